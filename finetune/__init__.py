@@ -1,0 +1,1 @@
+"""Fine-tune U²-Net on people: prepare → train → evaluate → export."""

@@ -1,0 +1,54 @@
+"""The command line: python -m finetune prepare | train | evaluate | export."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from u2net_human_plugin.errors import PluginError
+
+from . import (
+    benchmark,
+    card,
+    compose_command,
+    evaluate,
+    export,
+    interpolate,
+    prepare,
+    train_command,
+)
+
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Fine-tune U²-Net on people: prepare → train → evaluate → export."""
+
+
+app.command("prepare")(prepare.prepare)
+app.command("train")(train_command.train)
+app.command("interpolate")(interpolate.interpolate)
+app.command("compose")(compose_command.compose)
+app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
+app.command("card")(card.card)
+app.command("benchmark")(benchmark.benchmark)
+
+
+def main() -> None:
+    """Run the command line; what a user can put right is a line, not a traceback."""
+    try:
+        app()
+    except PluginError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

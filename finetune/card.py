@@ -1,0 +1,269 @@
+"""The model card and README's results, from the weights' provenance and evaluation reports.
+
+    python -m finetune evaluate --before minmax:u2netp.onnx --after bundled … --out report
+    cp report/report.json model_cards/results/photos.json
+    python -m finetune card --before minmax:u2netp.onnx
+
+Numbers get into the documents this way only. ``--check`` says whether they are up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+
+from u2net_human_plugin import weights
+from u2net_human_plugin.errors import DataError
+
+from .files import written_atomically
+from .metrics import binary
+from .predictors import Segment, load_predictor
+from .report import METRICS, slice_table, tables
+from .sheets import Example, save_sheet
+
+CARD = Path("model_cards/u2net_human_ft.md")
+_START, _END = "<!-- results:start -->", "<!-- results:end -->"
+#: A slice of fewer pictures is no ground for a statement.
+_ENOUGH = 5
+
+
+def card(
+    folder: Annotated[Path, typer.Option(help="root of the checkout")] = Path(),
+    before: Annotated[
+        str | None, typer.Option(help="redraw the example pictures, with this model beside ours")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="write nothing; fail if anything is outdated")
+    ] = False,
+) -> None:
+    """Write the model card and README's results from provenance and reports."""
+    if before and not check:
+        save_sheet(list(_examples(before)), folder / CARD.parent / "examples.jpg")
+    provenance = weights.provenance()
+    reports = read_reports(folder, provenance["sha256"]["onnx"])
+    readme = folder / "README.md"
+    texts = {
+        folder / CARD: render_card(folder, provenance, reports),
+        readme: fill_results(readme.read_text("utf-8"), render_results(provenance, reports)),
+    }
+    outdated = [
+        path
+        for path, text in texts.items()
+        if not path.is_file() or path.read_text("utf-8") != text
+    ]
+    if check:
+        for path in outdated:
+            typer.echo(f"{path} is outdated: run `python -m finetune card`.", err=True)
+        if outdated:
+            raise typer.Exit(1)
+        return
+    for path in outdated:
+        with written_atomically(path) as temporary:
+            temporary.write_text(texts[path], "utf-8")
+        print(path)
+
+
+def read_reports(folder: Path, onnx_sha256: str) -> list[dict[str, Any]]:
+    """The reports in ``model_cards/results``, by file name, each with a "title" and "file".
+
+    Raises:
+        DataError: a report judges other weights than the bundled ones, or is none.
+    """
+    reports = []
+    for path in sorted((folder / CARD.parent / "results").glob("*.json")):
+        try:
+            report = json.loads(path.read_text("utf-8"))
+            judged = report["models"]["after"]["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: not a report.json of `python -m finetune evaluate` ({error!r})."
+            ) from None
+        if judged != onnx_sha256:
+            raise DataError(
+                f"{path}: judges weights with SHA-256 {judged}, but the bundled ones have "
+                f"{onnx_sha256}; run `python -m finetune evaluate --after bundled` again."
+            )
+        title = path.stem.replace("_", " ").capitalize()
+        reports.append({**report, "title": title, "file": f"results/{path.name}"})
+    return reports
+
+
+def render_card(
+    folder: Path, provenance: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]
+) -> str:
+    """The whole model card: YAML front matter and Markdown."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        language="en",
+        license="other",
+        license_name="apache-2.0-trained-on-data-for-academic-exchange",
+        license_link="LICENSE",
+        library_name="onnx",
+        pipeline_tag="image-segmentation",
+        tags=["background-removal", "portrait-matting", "u2net", "rembg", "transparent-background"],
+        model_name=weights.MODEL_NAME,
+        eval_results=list(_eval_results(reports)) or None,
+    )
+    runs = training_runs(provenance)
+    parts = folder / CARD.parent
+    log = next((name for name in ("training_log.md",) if (parts / name).is_file()), None)
+    content = ModelCard.from_template(
+        data,
+        template_path=str(parts / "u2net_human_ft.md.jinja"),
+        provenance=provenance,
+        runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
+        reports=[{**report, "tables": tables(report)} for report in reports],
+        weakest=weakest(reports),
+        pictures="examples.jpg" if (parts / "examples.jpg").is_file() else None,
+        log=log,
+        sources=list(_sources(parts, runs)),
+    ).content
+    return str(content).rstrip("\n") + "\n"
+
+
+def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
+    """What stands between README's two markers."""
+    parts = []
+    if not provenance.get("training"):
+        parts.append("The bundled weights are the official U²-Netp, not yet fine-tuned.")
+    for report in reports:
+        parts.append(
+            f"**{report['title']}** ({report['pictures']} pictures; before → after, in brackets "
+            "the 95 % interval of the difference):"
+        )
+        groups = {"all": report["overall"]} if report["overall"] else {}
+        sources = report["slices"].get("source", {})
+        if len(sources) > 1:
+            groups |= sources
+        parts.append(slice_table("pictures of", groups))
+        if scenes := report["empty_scenes"]:
+            shares = [100 * scenes["left_empty"][m]["mean"] for m in ("before", "after")]
+            parts.append(
+                f"Empty scenes left empty: {shares[0]:.1f} % → {shares[1]:.1f} % of "
+                f"{scenes['pictures']}."
+            )
+    return "\n\n".join(parts)
+
+
+def fill_results(readme: str, results: str) -> str:
+    """``readme`` with ``results`` between its markers.
+
+    Raises:
+        DataError: a marker is missing.
+    """
+    if readme.count(_START) != 1 or readme.count(_END) != 1:
+        raise DataError(f"README.md: expected one {_START} and one {_END}.")
+    head, rest = readme.split(_START)
+    tail = rest.split(_END)[1]
+    return f"{head}{_START}\n{results}\n{_END}{tail}"
+
+
+def weakest(reports: Sequence[Mapping[str, Any]], count: int = 5) -> str:
+    """A table of the slices with the lowest IoU; slices of fewer than five pictures left out."""
+    found = [
+        (scores["iou"]["after"]["mean"], f"{report['title']}, {title}: {name}", scores)
+        for report in reports
+        for title, groups in report["slices"].items()
+        for name, scores in groups.items()
+        if scores["pictures"] >= _ENOUGH and name != "unknown"
+    ]
+    lowest = sorted(found, key=lambda entry: entry[:2])[:count]
+    if not lowest:
+        return "Not measured yet."
+    return slice_table("slice", {name: scores for _, name, scores in lowest})
+
+
+def training_runs(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records of the runs that made the weights, first to last; none: not fine-tuned."""
+    runs, record = [], provenance.get("training")
+    while record:
+        runs.append(record)
+        record = record.get("started_from")
+    return runs[::-1]
+
+
+def training_command(arguments: Mapping[str, Any]) -> str:
+    """The command line that a training record's arguments stand for."""
+    words = ["python", "-m", "finetune", "train"]
+    for name, value in arguments.items():
+        option = "--" + {"manifests": "manifest"}.get(name, name).replace("_", "-")
+        values = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
+        for entry in values if isinstance(values, list) else [values]:
+            if entry is not None:
+                words += [option, str(entry)]
+    return shlex.join(words)
+
+
+def _eval_results(reports: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    from huggingface_hub import EvalResult
+
+    for report in reports:
+        for source, scores in report["slices"].get("source", {}).items():
+            for metric, (title, _) in METRICS.items():
+                if metric in scores and metric != "empty":
+                    yield EvalResult(
+                        task_type="image-segmentation",
+                        dataset_type=source,
+                        dataset_name=f"{report['title']}: {source}",
+                        dataset_split=report["settings"]["split"],
+                        metric_type=metric,
+                        metric_name=title,
+                        metric_value=round(scores[metric]["after"]["mean"], 4),
+                    )
+
+
+def _sources(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the weights were trained on: terms as known, or as the manifest states them."""
+    known = json.loads((folder / "sources.json").read_text("utf-8"))
+    used: dict[str, Any] = {}
+    for run in runs:
+        for name, entry in run["data"]["sources"].items():
+            pictures = max(entry["pictures"], used.get(name, entry)["pictures"])
+            used[name] = {**entry, "pictures": pictures}
+    for name, entry in used.items():
+        unknown = {
+            "title": name,
+            "what": "no description",
+            "from": "from a user's manifest",
+            "terms": entry["licence"] or "none stated",
+        }
+        yield {**unknown, **known.get(name, {}), "pictures": entry["pictures"]}
+
+
+def _examples(before: str) -> Iterator[Any]:
+    """Pictures that may be shown, beside both models' cut-outs."""
+    from skimage import data
+
+    models = {"official": load_predictor(before), "ours": load_predictor("bundled")}
+    for name, image in _permitted(data, models["ours"].segment).items():
+        masks = [model.segment(image) for model in models.values()]
+        shares = [
+            f"{title}: {100 * float(np.mean(binary(mask))):.1f} %"
+            for title, mask in zip(models, masks, strict=True)
+        ]
+        yield Example(image, masks, [name, *shares])
+
+
+def _permitted(data: Any, segment: Segment) -> dict[str, Image.Image]:
+    astronaut = Image.fromarray(data.astronaut())
+    small, size = Image.fromarray(data.rocket()), (96, 96)
+    outline = Image.fromarray(segment(astronaut)).resize(size, Image.Resampling.LANCZOS)
+    figure = astronaut.resize(size, Image.Resampling.LANCZOS)
+    small.paste(figure, (small.width // 4, small.height - size[1]), outline)
+    return {
+        "astronaut": astronaut,
+        "astronaut, turned": astronaut.transpose(Image.Transpose.ROTATE_90),
+        "astronaut, small": small,
+        "camera": Image.fromarray(data.camera()).convert("RGB"),
+        "chelsea": Image.fromarray(data.chelsea()),
+        "coffee": Image.fromarray(data.coffee()),
+        "rocket": Image.fromarray(data.rocket()),
+    }

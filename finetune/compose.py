@@ -1,0 +1,274 @@
+"""Compositing: cut-out people on scenes, with exact masks at any size and number.
+
+Real photos with masks mostly show one person who fills the picture. Composites add
+what they lack: small figures, groups that overlap, people cut by the frame, and empty
+scenes with salient things in them that are nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+#: A pasted person is never enlarged beyond this: an enlarged edge teaches blurred masks.
+MAX_ENLARGEMENT = 1.15
+#: Width by height of the pictures that are composed, by how common they are in cameras.
+ASPECT_RATIOS = (3 / 4, 4 / 3, 2 / 3, 3 / 2, 9 / 16, 16 / 9, 1.0)
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """A person (or thing) without background, cropped to its bounding box.
+
+    ``image`` is RGB, ``alpha`` "L" of the same size. ``cut`` names the sides on which
+    the photo's own frame cut the person off; a paste has to hide them again.
+    """
+
+    image: Image.Image
+    alpha: Image.Image
+    cut: frozenset[str]
+
+
+class Sample(NamedTuple):
+    """A picture with its truth; all images have one size.
+
+    ``alpha`` is "L", 255 = person. ``weight`` is "L": 0 where nothing is known (an
+    unlabelled bystander, a coarse contour), 255 where the mask can be trusted.
+    """
+
+    image: Image.Image
+    alpha: Image.Image
+    weight: Image.Image
+    persons: int
+    person_height: float
+
+
+def cut_out(image: Image.Image, mask: Image.Image, softness: float) -> CutOut | None:
+    """Lift the masked person off ``image``; None if the mask is empty.
+
+    ``softness`` is the standard deviation in pixels of the blur that rounds the mask's
+    steps. The edge then moves about a pixel inwards, to leave the old background behind.
+    """
+    box = mask.getbbox()
+    if box is None:
+        return None
+    left, top, right, bottom = box
+    sides = {
+        "left": left <= 1,
+        "top": top <= 1,
+        "right": right >= mask.width - 1,
+        "bottom": bottom >= mask.height - 1,
+    }
+    # On the blurred step 0.5 is the old edge, and 0.75 lies 0.7 standard deviations inside.
+    ramp = [round(255 * min(max((value / 255 - 0.75) / 0.4 + 0.5, 0), 1)) for value in range(256)]
+    alpha = mask.filter(ImageFilter.GaussianBlur(softness)).point(ramp)
+    cut = frozenset(side for side, is_cut in sides.items() if is_cut)
+    return CutOut(image.crop(box), alpha.crop(box), cut)
+
+
+def cut_out_rgba(image: Image.Image) -> CutOut | None:
+    """The cut-out that an RGBA picture already is; None if it is fully transparent."""
+    alpha = image.getchannel("A")
+    box = alpha.getbbox()
+    if box is None:
+        return None
+    return CutOut(image.convert("RGB").crop(box), alpha.crop(box), frozenset())
+
+
+def scene_crop(rng: Rng, scene: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A random part of ``scene``, mirrored half of the time, scaled to fill ``size``."""
+    width, height = size
+    scale = max(width / scene.width, height / scene.height)
+    zoom = scale * rng.uniform(1.0, 1.4)
+    part_width, part_height = width / zoom, height / zoom
+    left = rng.uniform(0, scene.width - part_width)
+    top = rng.uniform(0, scene.height - part_height)
+    box = (left, top, left + part_width, top + part_height)
+    part = scene.resize(size, Image.Resampling.BICUBIC, box=box)
+    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
+
+
+def backdrop(rng: Rng, size: tuple[int, int]) -> Image.Image:
+    """A studio's background: white, black or any colour, plain or shaded from top to bottom."""
+    kinds = [np.full(3, 255.0), np.zeros(3), rng.uniform(0, 256, 3), rng.uniform(0, 256, 3)]
+    top = kinds[rng.integers(len(kinds))]
+    bottom = np.clip(top + rng.normal(0, 40, 3), 0, 255) if rng.random() < 0.5 else top
+    ramp = np.linspace(top, bottom, size[1])[:, None].repeat(size[0], axis=1)
+    return Image.fromarray(ramp.clip(0, 255).astype(np.uint8))
+
+
+def framed_tightly(rng: Rng, sample: Sample) -> Sample:
+    """Cut the picture down to its people and a little room, whatever shape that has.
+
+    So do cut-out shops and the person crop of inference; stretched to the network's square,
+    a standing figure becomes very wide then.
+    """
+    box = sample.alpha.getbbox()
+    if box is None or max(box[2] - box[0], box[3] - box[1]) < 150:
+        return sample
+    room = rng.uniform(0, 0.3, 4) * (rng.random(4) < 0.8)
+    width, height = box[2] - box[0], box[3] - box[1]
+    frame = (
+        max(0, round(box[0] - room[0] * width)),
+        max(0, round(box[1] - room[1] * height)),
+        min(sample.alpha.width, round(box[2] + room[2] * width)),
+        min(sample.alpha.height, round(box[3] + room[3] * height)),
+    )
+    return Sample(
+        sample.image.crop(frame),
+        sample.alpha.crop(frame),
+        sample.weight.crop(frame),
+        sample.persons,
+        height / (frame[3] - frame[1]),
+    )
+
+
+def random_canvas(rng: Rng) -> tuple[int, int]:
+    """A picture size (width, height) in pixels; the longer side is 400 to 640."""
+    ratio = ASPECT_RATIOS[rng.integers(len(ASPECT_RATIOS))]
+    longest = int(rng.integers(400, 641))
+    return (longest, round(longest / ratio)) if ratio >= 1 else (round(longest * ratio), longest)
+
+
+def thing(rng: Rng, texture: Image.Image) -> CutOut:
+    """A salient object that is nobody: a random rounded shape cut from ``texture``."""
+    side = int(min(texture.size) * rng.uniform(0.3, 0.9))
+    left = int(rng.integers(0, texture.width - side + 1))
+    top = int(rng.integers(0, texture.height - side + 1))
+    image = texture.crop((left, top, left + side, top + side))
+    angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 12)))
+    radii = rng.uniform(0.2, 0.5, len(angles)) * side
+    points = [
+        (side / 2 + radius * np.cos(angle), side / 2 + radius * np.sin(angle))
+        for angle, radius in zip(angles, radii, strict=True)
+    ]
+    shape = Image.new("L", image.size, 0)
+    ImageDraw.Draw(shape).polygon(points, fill=255)
+    rounded = shape.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.01, 0.06)))
+    alpha = rounded.point([max(0, min(255, (value - 128) * 6 + 128)) for value in range(256)])
+    # Far from the colours around it, as a real foreign object would be.
+    tinted = ImageChops.add(image, Image.new("RGB", image.size, tuple(rng.integers(0, 90, 3))))
+    if rng.random() < 0.5:
+        tinted = ImageChops.invert(tinted)
+    return CutOut(tinted, alpha, frozenset())
+
+
+def draw_heights(rng: Rng, persons: int) -> list[float]:
+    """Heights of the figures as shares of the picture's, smallest (farthest) first.
+
+    Small, half-length and frame-filling figures are equally frequent. Three groups in
+    four hold figures of about one size; in the others some stand far behind.
+    """
+    bands = ((0.05, 0.25), (0.25, 0.7), (0.7, 1.3))
+    low, high = bands[rng.integers(3)]
+    common = rng.uniform(low, high)
+    spread = (0.8, 1.2) if rng.random() < 0.75 else (0.3, 1.0)
+    return sorted(common * rng.uniform(*spread) if persons > 1 else common for _ in range(persons))
+
+
+def composite(
+    rng: Rng,
+    background: Image.Image,
+    draw_person: Callable[[float], CutOut],
+    heights: Sequence[float],
+    *,
+    base: tuple[Image.Image, Image.Image] | None = None,
+    things: int = 0,
+    texture: Image.Image | None = None,
+) -> Sample:
+    """Paste people onto ``background``, far to near, and return the picture with its truth.
+
+    Args:
+        rng: every choice is drawn from it.
+        background: the canvas, RGB.
+        draw_person: height share → a person to paste at that size.
+        heights: one height per person, as a share of the picture's, smallest first.
+        base: alpha and weight of people who are already in ``background``.
+        things: how many objects that are nobody to paste in between.
+        texture: where those objects are cut from.
+    """
+    canvas = background.copy()
+    if base is None:
+        alpha, weight = Image.new("L", canvas.size, 0), Image.new("L", canvas.size, 255)
+    else:
+        alpha, weight = base[0].copy(), base[1].copy()
+    queue: list[tuple[float, bool]] = [(height, True) for height in heights]
+    for _ in range(things):
+        queue.insert(int(rng.integers(len(queue) + 1)), (float(rng.uniform(0.1, 0.7)), False))
+
+    previous: float | None = None
+    sizes: list[float] = []
+    for height, is_person in queue:
+        piece = draw_person(height) if is_person or texture is None else thing(rng, texture)
+        piece = _scaled(rng, piece, height * canvas.height)
+        position, previous = _place(rng, piece, canvas.size, previous)
+        canvas.paste(piece.image, position, piece.alpha)
+        alpha.paste(255 if is_person else 0, position, piece.alpha)
+        weight.paste(255, position, piece.alpha)
+        if is_person:
+            sizes.append(piece.image.height / canvas.height)
+    return Sample(canvas, alpha, weight, len(sizes), max(sizes, default=0.0))
+
+
+def _scaled(rng: Rng, piece: CutOut, height: float) -> CutOut:
+    """Resize to ``height`` pixels (less if that enlarges), mirror and re-light at random."""
+    scale = min(height / piece.image.height, MAX_ENLARGEMENT)
+    size = (max(2, round(piece.image.width * scale)), max(4, round(piece.image.height * scale)))
+    image = piece.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    alpha = piece.alpha.resize(
+        size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    )
+    cut = piece.cut
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        alpha = alpha.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mirrored = {"left": "right", "right": "left"}
+        cut = frozenset(mirrored.get(side, side) for side in cut)
+    gain, lift = rng.uniform(0.65, 1.25), rng.uniform(-15, 15)
+    image = image.point([max(0, min(255, round(v * gain + lift))) for v in range(256)] * 3)
+    if not cut and rng.random() < 0.25:
+        angle = rng.uniform(-25, 25)
+        image = image.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+        alpha = alpha.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    return CutOut(image, alpha, cut)
+
+
+def _place(
+    rng: Rng, piece: CutOut, canvas: tuple[int, int], previous: float | None
+) -> tuple[tuple[int, int], float]:
+    """Choose the top left corner; also return the piece's centre for its neighbour.
+
+    Sides that were cut by the original frame go to (or beyond) the canvas edge. The
+    rest stands on the ground, partly out of the picture at times, and every other
+    person stands close to the one before, so that people overlap.
+    """
+    width, height = piece.image.size
+    if previous is not None and rng.random() < 0.5:
+        centre = previous + rng.choice([-1, 1]) * width * rng.uniform(0.4, 1.1)
+    else:
+        # Half of a small figure out of the picture would leave next to nothing of it.
+        beyond = 0.1 if width > 0.2 * canvas[0] else 0.0
+        centre = rng.uniform(-beyond, 1 + beyond) * canvas[0]
+    centre = float(np.clip(centre, 0, canvas[0]))
+    left = centre - width / 2
+    if "left" in piece.cut and "right" not in piece.cut:
+        left = -rng.uniform(0, 0.05) * width
+    elif "right" in piece.cut and "left" not in piece.cut:
+        left = canvas[0] - width * rng.uniform(0.95, 1)
+
+    if "bottom" in piece.cut:
+        top = canvas[1] - height * rng.uniform(0.85, 1.0)
+    else:
+        ground = rng.uniform(0.5, 1.1) if height < 0.4 * canvas[1] else rng.uniform(0.9, 1.25)
+        top = ground * canvas[1] - height
+        if height > 0.6 * canvas[1]:
+            top = max(top, -0.15 * height) if rng.random() < 0.8 else top
+    # At least a third of the height stays in the picture.
+    top = float(np.clip(top, -0.6 * height, canvas[1] - 0.35 * height))
+    return (round(left), round(top)), left + width / 2

@@ -1,0 +1,254 @@
+"""Training pictures: real photos, photos with people added, composites, empty scenes.
+
+Picture number ``n`` of a run depends on nothing but the seed and ``n``. Any worker, any
+process and any resumed run therefore sees the very same sequence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.preprocess import SIZE, normalize
+
+from . import augment
+from .compose import (
+    CutOut,
+    Rng,
+    Sample,
+    backdrop,
+    composite,
+    cut_out,
+    cut_out_rgba,
+    draw_heights,
+    framed_tightly,
+    random_canvas,
+    scene_crop,
+)
+from .manifest import Row, load_alpha, load_image, load_mask, open_image
+
+#: How often a picture with people is cut down to them, and a scene is a plain backdrop.
+TIGHT, PLAIN = 0.2, 0.2
+#: A YOLO person box of which the mask covers less than this holds somebody unlabelled.
+LABELLED_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How often each kind of picture is drawn; the shares add up to one."""
+
+    photo: float = 0.40
+    #: A photo with more people pasted in, so that they stand among real ones.
+    group: float = 0.15
+    scene: float = 0.34
+    empty: float = 0.11
+
+    def draw(self, rng: Rng) -> str:
+        """One of the four names."""
+        names = ("photo", "group", "scene", "empty")
+        return str(rng.choice(names, p=[getattr(self, name) for name in names]))
+
+
+@dataclass(frozen=True)
+class Material:
+    """What training pictures are made of.
+
+    ``coarse`` names sources whose masks have steps, with the number of pixels within
+    which their contour cannot be trusted.
+    """
+
+    rows: Sequence[Row]
+    coarse: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.photos and not self.people:
+            raise DataError(
+                "no picture with a mask is left to train on; check the manifest's split column."
+            )
+
+    @property
+    def photos(self) -> list[Row]:
+        """Pictures with a mask file of their own."""
+        return [row for row in self.rows if row.mask not in (None, "alpha")]
+
+    @property
+    def people(self) -> list[Row]:
+        """Everything a person can be cut from."""
+        return [row for row in self.rows if row.mask is not None]
+
+    @property
+    def scenes(self) -> list[Row]:
+        """Pictures without people."""
+        return [row for row in self.rows if row.mask is None]
+
+
+def held_back(row: Row, share: float = 0.08) -> bool:
+    """Whether ``row`` belongs to validation: its split says so, or, by its name, chance does."""
+    if row.split == "val":
+        return True
+    digest = hashlib.sha256(f"{row.source}/{row.image.name}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") < share * 2**32
+
+
+class PeopleDataset(Dataset[dict[str, Tensor]]):
+    """An endless, reproducible supply of training pictures.
+
+    Item ``n`` is a dict of float32 tensors: ``image`` (3,size,size) as the network takes
+    it, ``alpha`` (1,size,size) in 0…1, ``weight`` (1,size,size) in 0…1.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        *,
+        size: int = SIZE,
+        seed: int = 0,
+        mix: Mix | None = None,
+        augmented: bool = True,
+    ) -> None:
+        self.material, self.size, self.seed = material, size, seed
+        self.photos, self.people, self.scenes = material.photos, material.people, material.scenes
+        self.mix, self.augmented = mix or Mix(), augmented
+        self.transform = augment.training(size) if augmented else augment.whole(size)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        sample = self.sample(number)
+        image = tv_tensors.Image(torch.from_numpy(np.array(sample.image)).permute(2, 0, 1))
+        planes = np.stack([np.asarray(sample.alpha), np.asarray(sample.weight)])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(self._rng(number, 1).integers(2**62)))
+            image, planes = self.transform(image, tv_tensors.Mask(torch.from_numpy(planes)))
+        alpha, weight = planes.as_subclass(Tensor).float().div(255).split(1)
+        rgb = image.as_subclass(Tensor).permute(1, 2, 0).contiguous().numpy()
+        return {"image": torch.from_numpy(normalize(rgb)), "alpha": alpha, "weight": weight}
+
+    def sample(self, number: int) -> Sample:
+        """Picture ``number`` before augmentation, at its own size."""
+        rng = self._rng(number, 0)
+        kind = self.mix.draw(rng)
+        if kind in ("photo", "group") and self.photos:
+            photo = self._photo(number)
+            sample = photo if kind == "photo" else self._group(rng, photo)
+        else:
+            sample = self._scene(rng, empty=kind == "empty")
+        return framed_tightly(rng, sample) if self.augmented and rng.random() < TIGHT else sample
+
+    def _rng(self, number: int, stream: int) -> Rng:
+        return np.random.default_rng([self.seed, number, stream])
+
+    def _photo(self, number: int) -> Sample:
+        """Every photo comes up once before any comes up twice."""
+        round_, place = divmod(number, len(self.photos))
+        order = np.random.default_rng([self.seed, round_, 2]).permutation(len(self.photos))
+        row = self.photos[order[place]]
+        image, mask = load_image(row), load_mask(row)
+        weight = Image.new("L", mask.size, 255)
+        _ignore_unlabelled(row, mask, weight)
+        if pixels := self.material.coarse.get(row.source):
+            mask = _rounded(mask, pixels)
+            weight = ImageChops.subtract(weight, _contour(mask, pixels))
+        box = mask.getbbox()
+        height = (box[3] - box[1]) / mask.height if box else 0.0
+        return Sample(image, mask, weight, int(box is not None), height)
+
+    def _group(self, rng: Rng, photo: Sample) -> Sample:
+        heights = draw_heights(rng, int(rng.integers(1, 4)))
+        return composite(
+            rng,
+            photo.image,
+            lambda height: self._person(rng, height),
+            heights,
+            base=(photo.alpha, photo.weight),
+        )
+
+    def _scene(self, rng: Rng, *, empty: bool) -> Sample:
+        canvas = random_canvas(rng)
+        persons = 0 if empty else int(rng.choice([1, 2, 3, 4, 5], p=[0.35, 0.25, 0.2, 0.1, 0.1]))
+        things = int(rng.integers(0, 4)) if rng.random() < 0.4 else 0
+        plain = rng.random() < PLAIN
+        return composite(
+            rng,
+            backdrop(rng, canvas) if plain else scene_crop(rng, self._random_scene(rng), canvas),
+            lambda height: self._person(rng, height),
+            draw_heights(rng, persons) if persons else [],
+            things=things,
+            texture=self._random_scene(rng) if things else None,
+        )
+
+    def _random_scene(self, rng: Rng) -> Image.Image:
+        if not self.scenes:  # plain colour is a poor scene, but no wrong one
+            return Image.new(
+                "RGB", (640, 480), tuple(int(value) for value in rng.integers(0, 256, 3))
+            )
+        return load_image(self.scenes[rng.integers(len(self.scenes))])
+
+    def _person(self, rng: Rng, height: float) -> CutOut:
+        """Draw someone who may appear at ``height``: nobody small is cut off by a frame."""
+        piece: CutOut | None = None
+        for _ in range(20):
+            row = self.people[rng.integers(len(self.people))]
+            drawn = self._cut_out(row)
+            if drawn is None:
+                continue
+            piece = drawn
+            half_length = "bottom" in drawn.cut
+            both_sides = {"left", "right"} <= drawn.cut
+            if half_length and height < 0.25:
+                continue
+            if both_sides and height < 0.7 and rng.random() < 0.7:
+                continue
+            if "top" in drawn.cut or drawn.image.height < 100:
+                continue
+            break
+        if piece is None:
+            raise DataError("none of 20 masks drawn at random holds a person; check the masks.")
+        return piece
+
+    def _cut_out(self, row: Row) -> CutOut | None:
+        if row.mask == "alpha":
+            return cut_out_rgba(_rgba(row))
+        softness = 1.3
+        mask = load_mask(row)
+        if pixels := self.material.coarse.get(row.source):
+            mask, softness = _rounded(mask, pixels), 0.7 * pixels
+        return cut_out(load_image(row), mask, softness)
+
+
+def _rgba(row: Row) -> Image.Image:
+    image = open_image(row.image, row.where).convert("RGBA")
+    image.putalpha(load_alpha(row))
+    return image
+
+
+def _ignore_unlabelled(row: Row, mask: Image.Image, weight: Image.Image) -> None:
+    """Set ``weight`` to 0 in person boxes of the manifest that the mask leaves almost bare."""
+    for box in row.extra.get("boxes", ()):
+        left, top, right, bottom = (round(value) for value in box[:4])
+        covered = np.asarray(mask.crop((left, top, right, bottom)))
+        if covered.size and covered.mean() < 255 * LABELLED_SHARE:
+            labelled = mask.copy()
+            ImageDraw.Draw(weight).rectangle((left, top, right, bottom), fill=0)
+            weight.paste(255, (0, 0), labelled)
+
+
+def _rounded(mask: Image.Image, pixels: int) -> Image.Image:
+    """Round off steps of about ``pixels`` in a binary mask."""
+    blurred = mask.filter(ImageFilter.GaussianBlur(0.7 * pixels))
+    return blurred.point([255 if value >= 128 else 0 for value in range(256)])
+
+
+def _contour(mask: Image.Image, pixels: int) -> Image.Image:
+    """The band within ``pixels`` of the mask's contour, as 255."""
+    side = 2 * pixels + 1
+    grown = mask.filter(ImageFilter.BoxBlur(pixels))
+    inside = round(255 * (1 - 0.5 / side**2))
+    return grown.point([255 if 0 < value < inside else 0 for value in range(256)])

@@ -1,0 +1,51 @@
+r"""python -m finetune interpolate: between the starting weights and the fine-tuned ones.
+
+A step back towards the pretrained network keeps most of what fine-tuning gained and gives
+back some of what it lost on pictures unlike the training set (Wortsman et al., "Robust
+fine-tuning of zero-shot models", CVPR 2022, arXiv:2109.01903).
+
+    python -m finetune interpolate u2netp.onnx runs/people/u2net_finetuned.pth \
+        --share 0.7 --out runs/blend/u2net_finetuned.pth
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from u2net_human_plugin.errors import PluginError, WeightsError
+
+
+def interpolate(
+    before: Annotated[Path, typer.Argument(help="The weights that fine-tuning started from.")],
+    after: Annotated[Path, typer.Argument(help="The fine-tuned weights.")],
+    out: Annotated[Path, typer.Option(help="The .pth to write, with a JSON twin.")],
+    share: Annotated[float, typer.Option(min=0, max=1, help="How much of AFTER.")] = 0.7,
+) -> None:
+    """Average two checkpoints of one run, weight by weight."""
+    from u2net_human_plugin.checkpoint import load_checkpoint
+    from u2net_human_plugin.u2net import fold_batch_norm
+
+    from . import training_state
+
+    try:
+        # Folded, because statistics and scales must not be averaged apart from each other.
+        first, second = (fold_batch_norm(load_checkpoint(path)) for path in (before, after))
+        if first.variant != second.variant:
+            raise WeightsError(
+                f"{before} is the {first.variant} U²-Net, {after} the {second.variant}; only two "
+                "of a kind can be averaged."
+            )
+    except PluginError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    start, end = first.state_dict(), second.state_dict()
+    second.load_state_dict({key: start[key].lerp(end[key], share) for key in end})
+    twin = after.with_suffix(".json")
+    record = json.loads(twin.read_text("utf-8")) if twin.is_file() else {}
+    record["interpolated"] = {"before": before.name, "share": share}
+    training_state.save(out, training_state.official_state(second), record)
+    typer.echo(f"{out}")

@@ -1,0 +1,132 @@
+"""The command line of `python -m finetune train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from u2net_human_plugin.errors import PluginError
+
+
+def train(
+    manifest: Annotated[
+        list[Path], typer.Option(help="Training data, as written by prepare; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs.")],
+    init: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads annotations at run time, also on Python 3.10
+        typer.Option(help="Starting weights: .pth (official, ours) or official .onnx."),
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help="full (44.0 M) or lite (1.13 M parameters).")
+    ] = "lite",
+    decoder: Annotated[
+        str,
+        typer.Option(
+            help="half: end at side output d2, 2.2 times faster; full: train everything. "
+            "[default: half for lite, full for full]"
+        ),
+    ] = "",
+    size: Annotated[int, typer.Option(help="Input side in pixels; the paper crops 288.")] = 320,
+    batch: Annotated[int, typer.Option(help="Pictures a step, over all processes; paper: 12.")] = 8,
+    epochs: Annotated[int, typer.Option(help="Passes; the paper takes 600,000 steps.")] = 50,
+    epoch_size: Annotated[int, typer.Option(help="Pictures a pass. [default: all photos]")] = 0,
+    rate: Annotated[
+        float, typer.Option(help="Adam's peak rate; paper, from nothing: 1e-3.")
+    ] = 3e-4,
+    warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 100,
+    ema: Annotated[float, typer.Option(help="Decay of the weights' moving average.")] = 0.998,
+    edge: Annotated[
+        float, typer.Option(help="Extra weight of the loss at contours; paper: 0.")
+    ] = 2.0,
+    batch_norm: Annotated[
+        str, typer.Option(help="frozen (folded; small batches) or live (batches from 16 on).")
+    ] = "frozen",
+    freeze_encoder: Annotated[
+        float, typer.Option(help="Share of the run in which the encoder stays as it is.")
+    ] = 0.0,
+    coarse: Annotated[
+        list[str],
+        typer.Option(help="SOURCE=PIXELS: masks of this source have steps of about PIXELS."),
+    ] = [],  # noqa: B006 - typer's way to say "none"
+    seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
+    full_decoder_steps: Annotated[
+        int, typer.Option(help="Steps that fit the rest after a half-decoder run.")
+    ] = 100,
+    validation_pictures: Annotated[int, typer.Option(help="Per validation set; 0: none.")] = 48,
+    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 200,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
+    workers: Annotated[int, typer.Option(help="Processes that prepare pictures.")] = 1,
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    minutes: Annotated[
+        Optional[float],  # noqa: UP045 - as above
+        typer.Option(help="Stop in order after so long; --resume goes on."),
+    ] = None,
+) -> None:
+    """Fine-tune U²-Net; the result is OUT/u2net_finetuned.pth."""
+    choices = {
+        "variant": (variant, ("full", "lite")),
+        "decoder": (decoder or ("half" if variant == "lite" else "full"), ("full", "half")),
+        "batch-norm": (batch_norm, ("frozen", "live")),
+        "device": (device, ("auto", "cpu")),
+    }
+    for name, (value, valid) in choices.items():
+        if value not in valid:
+            raise typer.BadParameter(f"--{name} is {value!r}; choose from {', '.join(valid)}.")
+    if batch_norm == "live" and batch < 16:
+        typer.echo(f"note: with --batch {batch}, live statistics are noisy", err=True)
+
+    from .allocator import restart_with_kept_memory
+
+    restart_with_kept_memory()
+
+    from . import run
+    from . import train as training
+
+    config = run.TrainConfig(
+        manifests=tuple(manifest),
+        out=out,
+        init=init,
+        variant=variant,  # type: ignore[arg-type] # checked above
+        decoder=choices["decoder"][0],  # type: ignore[arg-type]
+        size=size,
+        batch=batch,
+        epochs=epochs,
+        epoch_size=epoch_size,
+        rate=rate,
+        warmup=warmup,
+        ema=ema,
+        edge=edge,
+        batch_norm=batch_norm,  # type: ignore[arg-type]
+        freeze_encoder=freeze_encoder,
+        coarse=parse_coarse(coarse),
+        seed=seed,
+        full_decoder_steps=full_decoder_steps,
+        validation_pictures=validation_pictures,
+        validate_every=validate_every,
+        save_every=save_every,
+        workers=workers,
+        device=device,
+    )
+    try:
+        final = training.train(config, resume=resume, minutes=minutes)
+    except PluginError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    if final is None:
+        raise typer.Exit(130)
+    typer.echo(f"{final}")
+
+
+def parse_coarse(entries: list[str]) -> dict[str, int]:
+    """{"ccp": 3} from ["ccp=3"]."""
+    result = {}
+    for entry in entries:
+        source, _, pixels = entry.partition("=")
+        if not pixels.isdigit():
+            raise typer.BadParameter(f"--coarse {entry!r}: expected SOURCE=PIXELS, e.g. ccp=3.")
+        result[source] = int(pixels)
+    return result

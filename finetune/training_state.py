@@ -1,0 +1,110 @@
+"""What a training run keeps on disk, so that it survives a kill and can be traced back.
+
+Every checkpoint has a JSON twin with all arguments, the data's hash, the git commit and
+the metrics at that step. Both are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
+
+from .files import written_atomically
+from .manifest import Row
+
+
+class Ema:
+    """Exponential moving average of a network's weights, the ones that get evaluated.
+
+    The decay warms up as (1 + step) / (10 + step), so that a short run is not dominated by
+    its starting point.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average one step towards ``model``."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        current = model.state_dict()
+        for name, average in self.model.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(current[name].to(average.device), 1 - decay)
+            else:
+                average.copy_(current[name])
+
+
+def official_state(model: U2Net) -> dict[str, Tensor]:
+    """A complete state dict with the official keys, on the CPU; ``model`` is left alone."""
+    return unfold_batch_norm(copy.deepcopy(model).cpu()).state_dict()
+
+
+def save(path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write a checkpoint and its JSON twin.
+
+    The twin goes first: a kill between the two leaves the old checkpoint with a newer
+    description of the same run, never a checkpoint without one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    with written_atomically(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint written by :func:`save`; no pickled code is run.
+
+    Raises:
+        DataError: it is damaged or not such a checkpoint.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"model", "ema", "optimizer", "step"} <= content.keys():
+            raise ValueError("it lacks the training state")
+    except Exception as error:  # noqa: BLE001 - torch raises pickle, zip, EOF, Runtime and Value errors here
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: cannot be resumed from ({type(error).__name__}: {reason}); remove it to "
+            "start anew, or give it to --init if it holds weights only."
+        ) from None
+    return dict(content)
+
+
+def data_hash(rows: Sequence[Row]) -> str:
+    """SHA-256 over the rows a run trains on: names, splits and, where known, contents."""
+    digest = hashlib.sha256()
+    for row in sorted(rows, key=lambda row: (row.source, row.image.name)):
+        fields = (row.source, row.image.name, row.split, row.licence, row.extra.get("sha256"))
+        digest.update(json.dumps(fields).encode())
+    return digest.hexdigest()
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with "-dirty" if files differ from it; None outside of git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty"],  # noqa: S607 - user's git
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,144 @@
+"""What is shipped: the wheel's content, the promises of README and pyproject.toml."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from u2net_human_plugin import benchmark
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def contents(wheel):
+    """The names of the files in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_size(wheel):
+    """The wheel, weights included, is at most 12 MB."""
+    assert wheel.stat().st_size <= 12_000_000
+
+
+def test_contents(contents):
+    """Both packages, the weights, the start-up files at the root, the licences; no tests."""
+    tops = {name.partition("/")[0] for name in contents}
+    version = next(top for top in tops if top.endswith(".dist-info"))
+    start_up = {"u2net_human_plugin.pth", "u2net_human_plugin.start"}
+    assert tops == {"u2net_human_plugin", "finetune", version, *start_up}
+    for suffix in ("json", "onnx", "pth"):
+        assert f"u2net_human_plugin/weights/u2net_human_ft.{suffix}" in contents
+    assert {"finetune/__main__.py", "u2net_human_plugin/py.typed"} <= contents
+    assert {f"{version}/licenses/LICENSE", f"{version}/licenses/NOTICE"} <= contents
+
+
+def test_nothing_unwanted(contents):
+    """No YOLO weights, no pictures, no caches."""
+    allowed = (".py", ".json", ".onnx", ".pth", ".start", ".typed", ".jinja")
+    strange = {n for n in contents if not n.endswith(allowed) and ".dist-info/" not in n}
+    assert not strange
+
+
+def test_start_up_names_agree(wheel):
+    """Both start-up files call the same function."""
+    with zipfile.ZipFile(wheel) as archive:
+        pth = archive.read("u2net_human_plugin.pth").decode()
+        start = archive.read("u2net_human_plugin.start").decode()
+    module, _, function = start.strip().partition(":")
+    assert pth.strip() == f"import {module}; {module}.{function}()"
+
+
+def requirements():
+    """The requirements of the base install and of the extra rembg: {name: lowest version}."""
+    text = CHECKOUT.joinpath("pyproject.toml").read_text("utf-8")
+    base = re.search(r"^dependencies = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    extra = re.search(r'^rembg = \["(.*)"\]', text, re.MULTILINE)
+    found = [*re.findall(r'"([^"]+)"', base[1]), extra[1]]
+    return dict(re.split(r"(?:\[.*\])?>=", item) for item in found)
+
+
+def test_lowest_versions_are_the_stated_ones():
+    """.ci/lowest.txt tests exactly the lower bounds that pyproject.toml states."""
+    lines = CHECKOUT.joinpath(".ci", "lowest.txt").read_text("utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if "==" in line)
+    for name, version in requirements().items():
+        tested_version = tested[name].split(".")
+        assert tested_version[: version.count(".") + 1] == version.split("."), name
+        assert not any(map(int, tested_version[version.count(".") + 1 :])), name
+
+
+def test_no_compromised_ultralytics():
+    """The requirement admits none of the releases that carried malware."""
+    packaging = pytest.importorskip("packaging.requirements")
+    text = CHECKOUT.joinpath("pyproject.toml").read_text("utf-8")
+    requirement = packaging.Requirement(re.search(r'^yolo = \["(.*)"\]', text, re.MULTILINE)[1])
+    for version in ("8.3.41", "8.3.42", "8.3.45", "8.3.46"):
+        assert version not in requirement.specifier
+    assert "8.4.0" in requirement.specifier
+
+
+def first_commands():
+    blocks = re.findall(r"```bash\n(.*?)```", CHECKOUT.joinpath("README.md").read_text("utf-8"),
+                        re.DOTALL)  # fmt: skip
+    return [block.strip() for block in blocks[:2]]
+
+
+def test_readme_second_command_is_ours():
+    """README's second command installs everything and runs the tests as CI does."""
+    assert first_commands()[1] == 'pip install ".[dev]" && python -m pytest'
+
+
+@pytest.mark.skipif(os.name == "nt", reason="README's command is for a POSIX shell")
+def test_readme_first_command(installed_python, clean_environment, tmp_path):
+    """README's first command, after its `pip install`, cuts the person out of the photo."""
+    install, _, command = first_commands()[0].partition(" && ")
+    assert install == 'pip install ".[rembg]"'
+    # rembg's own entry point, in a throw-away environment that has no script for it.
+    scripts = tmp_path / "bin"
+    scripts.mkdir()
+    python = shlex.quote(str(installed_python))
+    for name, arguments in {
+        "python": "",
+        "rembg": '-c "import rembg.cli; rembg.cli.main()"',
+    }.items():
+        scripts.joinpath(name).write_text(f'#!/bin/sh\nexec {python} {arguments} "$@"\n')
+        scripts.joinpath(name).chmod(0o755)
+    environment = {**clean_environment, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["/bin/bash", "-c", command], env=environment, cwd=tmp_path, check=True)
+    with Image.open(tmp_path / "cutout.png") as cutout:
+        alpha = cutout.getchannel("A")
+    assert alpha.size == (512, 512)
+    assert alpha.getpixel((225, 120)) > 200, "the astronaut's face"
+    assert alpha.getpixel((20, 20)) < 100, "the flag behind her"
+
+
+def test_links_in_readme():
+    """Every file that README links to is there."""
+    text = CHECKOUT.joinpath("README.md").read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert CHECKOUT.joinpath(target).exists(), target
+
+
+def test_start_up_loads_nothing_heavy(tmp_path):
+    """With the plugin installed, a bare start loads two small modules more and nothing else."""
+    without = benchmark._modules(benchmark._environment(tmp_path / "without", False))
+    with_plugin = benchmark._modules(benchmark._environment(tmp_path / "with", True))
+    assert with_plugin - without == {"u2net_human_plugin", "u2net_human_plugin._startup"}
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["benchmark"]])
+def test_help(arguments):
+    """Both commands explain themselves."""
+    command = [sys.executable, "-m", "u2net_human_plugin", *arguments, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "usage: python -m u2net_human_plugin" in done.stdout

@@ -1,0 +1,312 @@
+"""Boxes and regions: pure functions, checked against answers known by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from u2net_human_plugin import people
+from u2net_human_plugin.errors import PluginError
+from u2net_human_plugin.options import Options
+from u2net_human_plugin.regions import grow, label_regions, region_boxes_xyxy
+
+
+def boxes(*rows: tuple[float, float, float, float]) -> people.Boxes:
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def picture(*rows: str) -> np.ndarray:
+    """A mask drawn in text: # is set."""
+    return np.array([[character == "#" for character in row] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("mask", "count", "expected"),
+    [
+        pytest.param(picture("....", "...."), 0, [], id="empty"),
+        pytest.param(picture("#"), 1, [(0, 0, 1, 1)], id="one cell that is everything"),
+        pytest.param(picture("##.#", "...#"), 2, [(0, 0, 2, 1), (3, 0, 4, 2)], id="two"),
+        pytest.param(picture("#.", ".#"), 1, [(0, 0, 2, 2)], id="corners touch"),
+        pytest.param(picture("#.#", "#.#", "###"), 1, [(0, 0, 3, 3)], id="U: joined late"),
+        pytest.param(picture("#.#.#", "#####"), 1, [(0, 0, 5, 2)], id="comb"),
+        pytest.param(
+            picture("#####", "#...#", "#.#.#", "#...#", "#####"),
+            2,
+            [(0, 0, 5, 5), (2, 2, 3, 3)],
+            id="an island in a ring",
+        ),
+        pytest.param(picture(".##", "#..", ".##"), 1, [(0, 0, 3, 3)], id="C: joined backwards"),
+    ],
+)
+def test_label_regions(mask: np.ndarray, count: int, expected: list[tuple[int, ...]]) -> None:
+    """Regions are 8-connected, numbered from 1, and boxed with exclusive ends."""
+    labels = label_regions(mask)
+    assert labels.max(initial=0) == count
+    assert ((labels > 0) == mask).all()
+    assert region_boxes_xyxy(labels).tolist() == [list(map(float, box)) for box in expected]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 24), st.integers(1, 24), st.floats(0, 1))
+def test_label_regions_on_noise(seed: int, height: int, width: int, share: float) -> None:
+    """Neighbours share a number, and a region's cells are all reachable from one of them."""
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    labels = label_regions(mask)
+    for region in range(1, labels.max(initial=0) + 1):
+        cells = labels == region
+        seed_cell = np.zeros(mask.shape, bool)
+        seed_cell[tuple(np.argwhere(cells)[0])] = True
+        flooded = flood(seed_cell, mask)
+        assert (flooded == cells).all()
+
+
+def flood(reached: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    while True:
+        padded = np.pad(reached, 1)
+        around = sum(
+            padded[dy : dy + mask.shape[0], dx : dx + mask.shape[1]].astype(int)
+            for dy in range(3)
+            for dx in range(3)
+        )
+        larger = (around > 0) & mask
+        if (larger == reached).all():
+            return reached
+        reached = larger
+
+
+def test_grow_spreads_both_signs_and_keeps_their_ground() -> None:
+    """A value takes the zeros around it, never a cell that another value holds."""
+    values = np.array([[1, 0, 0, 0, 0, 0, -1]], np.int8)
+    assert grow(values, 2).tolist() == [[1, 1, 1, 0, -1, -1, -1]]
+    assert grow(values, 9).tolist() == [[1, 1, 1, 1, -1, -1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "area"),
+    [
+        pytest.param((0, 0, 4, 4), (2, 2, 6, 6), 4, id="overlap"),
+        pytest.param((0, 0, 4, 4), (4, 0, 8, 4), 0, id="touch"),
+        pytest.param((0, 0, 4, 4), (5, 5, 8, 8), 0, id="apart"),
+        pytest.param((0, 0, 9, 9), (2, 3, 4, 6), 6, id="inside"),
+    ],
+)
+def test_intersection(first: tuple[int, ...], second: tuple[int, ...], area: float) -> None:
+    """The common area, the same from both sides."""
+    a, b = boxes(first), boxes(second)  # type: ignore[arg-type]
+    assert people.intersection_xyxy(a, b).tolist() == [[area]]
+    assert people.intersection_xyxy(b, a).tolist() == [[area]]
+
+
+@pytest.mark.parametrize(
+    ("given_boxes", "at_most", "expected"),
+    [
+        pytest.param([], 8, [], id="none"),
+        pytest.param([(0, 0, 2, 2), (5, 5, 7, 7)], 8, [(0, 0, 2, 2), (5, 5, 7, 7)], id="apart"),
+        pytest.param([(0, 0, 4, 4), (2, 2, 6, 6)], 8, [(0, 0, 6, 6)], id="a hugging couple"),
+        pytest.param([(0, 0, 9, 9), (3, 3, 4, 4)], 8, [(0, 0, 9, 9)], id="a child in front"),
+        pytest.param(
+            [(0, 0, 3, 3), (2, 2, 6, 6), (5, 0, 8, 3)], 8, [(0, 0, 8, 6)], id="a chain of three"
+        ),
+        pytest.param(
+            [(0, 0, 2, 2), (3, 0, 5, 2), (90, 90, 92, 92)],
+            2,
+            [(0, 0, 5, 2), (90, 90, 92, 92)],
+            id="too many: the closest are joined",
+        ),
+    ],
+)
+def test_joined(
+    given_boxes: list[tuple[float, float, float, float]],
+    at_most: int,
+    expected: list[tuple[float, float, float, float]],
+) -> None:
+    """Overlapping boxes become their hull; beyond the limit the cheapest pair is joined."""
+    joined = people.joined_xyxy(boxes(*given_boxes), at_most)
+    assert sorted(joined.tolist()) == sorted(map(list, expected))
+
+
+PEOPLE = boxes(
+    (0, 0, 30, 60),  # 0: large, at the left
+    (45, 40, 55, 60),  # 1: small, exactly in the centre
+    (80, 10, 100, 50),  # 2: middling, at the right
+    (60, 0, 62, 4),  # 3: tiny
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        pytest.param(Options(), [0, 1, 2, 3], id="everyone by default"),
+        pytest.param(Options(persons="all"), [0, 1, 2, 3], id="all"),
+        pytest.param(Options(persons="largest"), [0], id="the largest"),
+        pytest.param(Options(persons="center"), [1], id="the most central"),
+        pytest.param(Options(max_persons=2), [0, 2], id="at most two: the largest"),
+        pytest.param(Options(persons="largest", max_persons=3), [0, 1, 2], id="three largest"),
+        pytest.param(Options(persons="center", max_persons=2), [0, 1], id="two most central"),
+        pytest.param(Options(max_persons=9), [0, 1, 2, 3], id="more than there are"),
+        pytest.param(Options(min_person=0.01), [0, 1, 2], id="a minimum share"),
+        pytest.param(Options("off", "center", min_person=0.05), [0], id="the centre is too small"),
+        pytest.param(Options(min_person=0.5), [], id="nobody is large enough"),
+    ],
+)
+def test_choose(options: Options, kept: list[int]) -> None:
+    """Who stays, in a picture of 100 x 100 pixels."""
+    assert np.flatnonzero(people.choose(PEOPLE, options, (100, 100))).tolist() == kept
+
+
+def test_choose_from_nobody() -> None:
+    """No boxes, nobody kept, whatever is asked."""
+    for persons in ("all", "largest", "center"):
+        assert people.choose(boxes(), Options(persons=persons), (9, 9)).tolist() == []
+
+
+def test_center_prefers_a_large_person_beside_the_centre_to_a_passer_by_behind() -> None:
+    """Distance counts in units of the person's own size."""
+    pair = boxes((40, 10, 80, 95), (44, 30, 48, 40))
+    kept = people.choose(pair, Options(persons="center"), (100, 100))
+    assert kept.tolist() == [True, False]
+
+
+def test_locate_finds_each_region_and_scales_it_to_the_picture() -> None:
+    """Boxes of a 4:1 map, in the picture's pixels; specks are not people."""
+    alpha = np.zeros((20, 10), np.float32)
+    alpha[2:8, 1:3] = 1.0
+    alpha[10:20, 6:10] = 0.6
+    alpha[0, 9] = 1.0
+    alpha[5:9, 6:9] = 0.2
+    found = people.locate(alpha, (100, 400))
+    assert found.tolist() == [[10, 40, 30, 160], [60, 200, 100, 400]]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param(None, id="nothing at all"),
+        pytest.param(np.zeros((2, 4)), id="boxes without scores"),
+        pytest.param((np.zeros((2, 5)), np.zeros(2)), id="five numbers a box"),
+        pytest.param((np.zeros((2, 4)), np.zeros(3)), id="scores of other boxes"),
+        pytest.param((np.array([[0, 0, np.nan, 1]]), np.zeros(1)), id="not a number"),
+        pytest.param((np.zeros((2, 4)), np.zeros((2, 1))), id="scores in a column"),
+        pytest.param(([["a", 0, 1, 2]], [1]), id="text"),
+    ],
+)
+def test_a_detector_that_returns_something_else_is_told_so(found: object) -> None:
+    """The error says what was expected and what came."""
+    with pytest.raises(PluginError, match="must return \\(boxes, scores\\)"):
+        people.checked_boxes(found, (10, 10))
+
+
+def test_checked_boxes_clips_and_drops_empty_boxes() -> None:
+    """Boxes beyond the picture are cut to it; those with nothing left are gone."""
+    found = ([[-5, 2, 20, 8], [12, 0, 15, 3], [4, 4, 4, 9], [7, 7, 3, 3]], [0.9, 0.8, 0.7, 0.6])
+    assert people.checked_boxes(found, (10, 10)).tolist() == [[0, 2, 10, 8]]
+    assert people.checked_boxes(([], []), (10, 10)).shape == (0, 4)
+
+
+def test_what_touches_a_person_in_the_coarse_map_extends_the_box() -> None:
+    """A hat above and skis beside the box are inside it afterwards; a stranger's are not."""
+    alpha = np.zeros((100, 100), np.float32)
+    alpha[30:80, 40:60] = 1  # the person
+    alpha[20:30, 45:55] = 1  # the hat
+    alpha[75:80, 20:80] = 1  # skis
+    alpha[30:80, 90:95] = 1  # someone else
+    detected = boxes((40, 32, 60, 80))
+    extended = people.extended_xyxy(detected * 2, alpha, (200, 200))
+    assert extended.tolist() == [[40, 40, 160, 160]]
+    assert detected.tolist() == [[40, 32, 60, 80]]
+
+
+@pytest.mark.parametrize(
+    ("person", "looked_at"),
+    [
+        pytest.param((480, 400, 520, 500), True, id="a small figure"),
+        pytest.param((0, 900, 40, 1000), True, id="a small figure in a corner"),
+        pytest.param((200, 100, 700, 950), False, id="fills the picture"),
+        pytest.param((500, 500, 503, 508), True, id="a few pixels"),
+    ],
+)
+def test_only_small_people_are_looked_at_closer(
+    person: tuple[float, float, float, float], looked_at: bool
+) -> None:
+    """A crop holds the whole person with room around, and lies inside the picture."""
+    crops = people.crops_xyxy(boxes(person), (1000, 1000))
+    assert len(crops) == looked_at
+    for left, top, right, bottom in crops:
+        assert left <= person[0]
+        assert top <= person[1]
+        assert right >= person[2]
+        assert bottom >= person[3]
+        assert 0 <= left < right <= 1000
+        assert 0 <= top < bottom <= 1000
+        assert min(right - left, bottom - top) >= people.MIN_CROP
+
+
+def test_a_crowd_is_looked_at_in_a_bounded_number_of_crops() -> None:
+    """A hundred people do not mean a hundred passes."""
+    crowd = boxes(*[(x, y, x + 4, y + 9) for x in range(0, 4000, 400) for y in range(0, 3000, 300)])
+    crops = people.crops_xyxy(crowd, (4000, 3000))
+    assert len(crops) <= people.MAX_CROPS
+
+
+def two_people() -> Image.Image:
+    mask = np.zeros((100, 200), np.uint8)
+    mask[20:90, 20:60] = 255
+    mask[20:90, 120:160] = 255
+    return Image.fromarray(mask)
+
+
+LEFT, RIGHT = boxes((20, 20, 60, 90)), boxes((120, 20, 160, 90))
+
+
+def test_keep_only_removes_the_other_person_and_leaves_the_kept_one_untouched() -> None:
+    """Separate people: one vanishes altogether, the other keeps every pixel."""
+    kept = np.asarray(people.keep_only(two_people(), LEFT, RIGHT))
+    before = np.asarray(two_people())
+    assert (kept[:, :100] == before[:, :100]).all()
+    assert kept[:, 100:].max() == 0
+
+
+def test_keep_only_removes_a_separate_person_whose_box_overlaps_the_kept_one() -> None:
+    """Inside the kept person's wide box, the other one still vanishes."""
+    wide = boxes((20, 20, 130, 90))
+    kept = np.asarray(people.keep_only(two_people(), wide, RIGHT))
+    assert kept[50, 40] == 255
+    assert kept[:, 118:].max() == 0
+
+
+def test_keep_only_splits_people_who_touch_between_their_boxes() -> None:
+    """What lies in the dropped person's box alone goes; what both boxes hold stays."""
+    mask = np.zeros((100, 200), np.uint8)
+    mask[20:90, 20:160] = 255
+    kept = np.asarray(
+        people.keep_only(Image.fromarray(mask), boxes((20, 20, 95, 90)), boxes((85, 20, 160, 90)))
+    )
+    assert kept[30:80, 20:94].min() == 255
+    assert kept[:, 97:].max() == 0
+
+
+def test_keep_only_keeps_what_a_kept_person_holds_outside_the_box() -> None:
+    """A connected object beyond the box and a detached part inside it stay."""
+    mask = np.array(two_people())
+    mask[85:90, 60:110] = 255  # held, far beyond the box
+    mask[10:16, 30:50] = 255  # a hat above a gap
+    kept = np.asarray(people.keep_only(Image.fromarray(mask), boxes((20, 12, 60, 90)), RIGHT))
+    assert kept[85:90, 60:110].min() == 255
+    assert kept[10:16, 30:50].min() == 255
+
+
+def test_keep_only_with_nobody_kept_or_found_empties_the_mask() -> None:
+    """Nobody to keep leaves nothing, with and without someone to drop."""
+    everyone = np.concatenate((LEFT, RIGHT))
+    assert people.keep_only(two_people(), boxes(), everyone).getextrema() == (0, 0)
+    assert people.keep_only(two_people(), boxes(), boxes()).getextrema() == (0, 0)
+
+
+def test_keep_only_keeps_soft_edges() -> None:
+    """Faint hair around a kept person is not cut at the half-way line."""
+    mask = np.array(two_people())
+    mask[20:90, 60:63] = 40
+    kept = np.asarray(people.keep_only(Image.fromarray(mask), LEFT, RIGHT))
+    assert kept[50, 60:63].tolist() == [40, 40, 40]

@@ -1,0 +1,342 @@
+"""The trainer as a user runs it: on small generated data, in real processes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from finetune.batch_norm import calibrate
+from finetune.dataset import Material, Mix, PeopleDataset, held_back
+from finetune.interpolate import interpolate
+from finetune.manifest import read_manifest
+from finetune.run import TrainConfig, rate_at
+from finetune.train import train
+from finetune.training_state import Ema, official_state
+from u2net_human_plugin.checkpoint import load_checkpoint
+from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net
+
+SMALL = ("--size", "64", "--batch", "2", "--workers", "0", "--save-every", "1", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty coloured "people" (ellipses) with masks, four scenes, and a manifest."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = random.Random(7)
+    rows = []
+    for number in range(24):
+        size = (160, 200)
+        image = Image.effect_noise(size, 60).convert("RGB")
+        row = {"image": f"{number}.png", "source": "made", "split": "train", "licence": "CC0-1.0"}
+        if number < 20:
+            mask = Image.new("1", size)
+            left, top = rng.randrange(20, 60), rng.randrange(10, 60)
+            box = (left, top, left + rng.randrange(40, 80), top + rng.randrange(80, 130))
+            ImageDraw.Draw(mask).ellipse(box, fill=1)
+            image.paste((200, 120, rng.randrange(90)), (0, 0), mask)
+            mask.save(folder / f"{number}-mask.png")
+            row["mask"] = f"{number}-mask.png"
+        else:
+            row["mask"] = None
+        image.save(folder / f"{number}.png")
+        rows.append(row)
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
+
+
+def command(data: Path, out: Path, *options: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "finetune", "train"),
+        *("--manifest", str(data), "--out", str(out)),
+        *SMALL,
+        *options,
+    ]
+
+
+def run(arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+        arguments, capture_output=True, text=True, timeout=600, check=False, **options
+    )
+
+
+def losses(out: Path, name: str = "last") -> list[float]:
+    values: list[float] = json.loads((out / f"{name}.json").read_text())["losses"]
+    return values
+
+
+QUICK = ("--epochs", "1", "--epoch-size", "12", "--validation-pictures", "2", "--warmup", "2")
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of six steps."""
+    out = tmp_path_factory.mktemp("finished")
+    done = run(command(data, out, *QUICK, "--full-decoder-steps", "2"))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_final_checkpoint_loads_strictly_with_all_official_keys(finished: Path) -> None:
+    """u2net_finetuned.pth is a plain, complete official state dict."""
+    state = torch.load(finished / "u2net_finetuned.pth", weights_only=True)
+    U2Net("lite", "full").load_state_dict(state, strict=True)
+    assert len(load_checkpoint(finished / "u2net_finetuned.pth")(torch.zeros(1, 3, 64, 64))) == 7
+
+
+def test_full_resolution_parts_are_trained_by_the_last_phase(finished: Path) -> None:
+    """The half decoder's run leaves them alone; the last phase changes them and only them."""
+    best = torch.load(finished / "best.pt", weights_only=True)["model"]
+    final = torch.load(finished / "u2net_finetuned.pth", weights_only=True)
+    changed = {key.split(".")[0] for key in best if not torch.equal(best[key], final[key])}
+    assert changed == set(FULL_RESOLUTION_PARTS)
+
+
+def test_record_names_arguments_data_and_metrics(finished: Path) -> None:
+    """The JSON twin is enough to trace a checkpoint back."""
+    record = json.loads((finished / "u2net_finetuned.json").read_text())
+    assert record["arguments"]["batch"] == 2
+    assert record["data"]["sources"]["made"]["licence"] == "CC0-1.0"
+    assert len(record["data"]["sha256"]) == 64
+    assert record["pictures"] == 12
+    assert {"photos/iou", "composites/boundary_iou"} <= record["history"][-1].keys()
+
+
+def test_tensorboard_gets_scalars_and_pictures(finished: Path) -> None:
+    """Losses and validation pictures can be watched while the run goes on."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "tensorboard")).Reload()
+    assert {"loss", "rate", "validation/score"} <= set(events.Tags()["scalars"])
+    assert any(tag.startswith("validation/photos") for tag in events.Tags()["images"])
+
+
+def test_resume_after_kill_9_continues_with_the_same_losses(
+    data: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Killed at whatever moment, then resumed: the loss curve is that of an unbroken run."""
+    arguments = command(data, tmp_path, *QUICK, "--full-decoder-steps", "0")
+    killed = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "last.json").exists() or len(losses(tmp_path)) < 2:
+        assert killed.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "u2net_finetuned.pth").exists()
+
+    resumed = run([*arguments, "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    np.testing.assert_allclose(losses(tmp_path), losses(finished), rtol=1e-5)
+
+
+def test_terminated_run_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
+    """SIGTERM (as Ctrl-C) ends the run in order, with its state kept and its own exit code."""
+    arguments = command(data, tmp_path, "--epochs", "50", "--validation-pictures", "0")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume" in output
+    assert len(losses(tmp_path)) >= 1
+
+
+def config(data: Path, out: Path, **changes: object) -> TrainConfig:
+    """What ``command(data, out, *QUICK)`` means, as the trainer's own arguments."""
+    record = json.loads((out / "last.json").read_text())["arguments"] if out.exists() else {}
+    arguments = {**record, "manifests": (data,), "out": out, "init": None, "device": "cpu"}
+    return TrainConfig(**(arguments | changes))  # type: ignore[arg-type]
+
+
+def test_resume_with_other_arguments_is_refused(data: Path, finished: Path) -> None:
+    """A resumed run that would compute something else is an error that names the argument."""
+    with pytest.raises(DataError, match=rf"{finished / 'last.pt'}.*--seed 0, not 5"):
+        train(config(data, finished, seed=5), resume=True)
+
+
+def test_existing_run_is_not_overwritten(data: Path, finished: Path) -> None:
+    """Without --resume, a folder that holds a run is left alone."""
+    before = (finished / "last.pt").read_bytes()
+    with pytest.raises(DataError, match="--resume"):
+        train(config(data, finished))
+    assert (finished / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"no training state"], ids=["empty", "text"])
+def test_damaged_checkpoint_is_not_resumed(data: Path, tmp_path: Path, content: bytes) -> None:
+    """A last.pt that is no checkpoint is an error that names it, and is left alone."""
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(DataError, match=rf"{tmp_path / 'last.pt'}: cannot be resumed"):
+        train(TrainConfig((data,), tmp_path, device="cpu"), resume=True)
+    assert (tmp_path / "last.pt").read_bytes() == content
+
+
+def test_unusable_initial_weights_are_named(data: Path, tmp_path: Path) -> None:
+    """--init with a file that is no checkpoint: one line that names it, exit code 1."""
+    weights = tmp_path / "some.pth"
+    weights.write_bytes(b"no weights")
+    done = run(command(data, tmp_path / "run", *QUICK, "--init", str(weights)))
+    assert done.returncode == 1
+    assert str(weights) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes_compute_the_gradients_of_one(data: Path, tmp_path: Path) -> None:
+    """Two distributed CPU processes follow the loss curve of a single process."""
+    options = ("--epochs", "1", "--epoch-size", "8", "--batch", "4", "--validation-pictures", "0")
+    options = (*options, "--full-decoder-steps", "0", "--ema", "0")
+    one, two = tmp_path / "one", tmp_path / "two"
+    single = run(command(data, one, *options))
+    assert single.returncode == 0, single.stderr
+    launched = command(data, two, *options)
+    # `accelerate launch` starts several processes of a CPU through MPI alone; torchrun does
+    # without, and Accelerate finds the group either way.
+    double = run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *launched[1:]],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )
+    assert double.returncode == 0, double.stderr
+    assert json.loads((two / "last.json").read_text())["processes"] == 2
+    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
+    first = torch.load(one / "last.pt", weights_only=True)["raw"]
+    second = torch.load(two / "last.pt", weights_only=True)["raw"]
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value, rtol=1e-2, atol=2e-5, msg=key)
+
+
+def test_picture_depends_only_on_seed_and_number(data: Path) -> None:
+    """Any process, and any resumed run, sees the same sequence of pictures."""
+    material = Material(read_manifest(data))
+    one, other = PeopleDataset(material, size=64), PeopleDataset(material, size=64)
+    for number in (0, 5, 17):
+        torch.manual_seed(number)  # what happened before must not matter
+        for key, value in one[number].items():
+            assert torch.equal(value, other[number][key])
+    assert not torch.equal(one[1]["image"], one[2]["image"])
+
+
+def test_every_photo_comes_up_once_a_pass(data: Path) -> None:
+    """A pass over the photos is a permutation of them."""
+    material = Material(read_manifest(data))
+    dataset = PeopleDataset(material, mix=Mix(1, 0, 0, 0), augmented=False)
+    count = len(material.photos)
+    seen = {dataset.sample(number).image.tobytes() for number in range(count)}
+    assert len(seen) == count
+
+
+def test_composites_hold_as_many_people_as_they_say(data: Path) -> None:
+    """A composite's alpha is not empty, an empty scene's is."""
+    material = Material(read_manifest(data))
+    scenes = PeopleDataset(material, mix=Mix(0, 0, 1, 0), augmented=False)
+    for number in range(12):
+        sample = scenes.sample(number)
+        assert 1 <= sample.persons <= 5
+        assert sample.alpha.getextrema()[1] > 200
+        assert sample.image.size == sample.alpha.size == sample.weight.size
+    empty = PeopleDataset(material, mix=Mix(0, 0, 0, 1), augmented=False)
+    for number in range(12):
+        sample = empty.sample(number)
+        assert sample.persons == 0
+        assert sample.alpha.getextrema() == (0, 0)
+
+
+def test_unlabelled_people_and_coarse_contours_do_not_count(data: Path) -> None:
+    """Weight 0 in person boxes that the mask leaves bare, and near a coarse mask's contour."""
+    rows = read_manifest(data)
+    row = next(row for row in rows if row.mask is not None)
+    bare = [0.0, 150.0, 15.0, 200.0, 0.9]
+    flagged = type(row)(row.image, row.mask, row.source, row.split, row.licence, {"boxes": [bare]})
+    material = Material([flagged], coarse={"made": 3})
+    dataset = PeopleDataset(material, mix=Mix(1, 0, 0, 0), augmented=False)
+    sample = dataset.sample(0)
+    weight, alpha = np.asarray(sample.weight), np.asarray(sample.alpha)
+    assert (weight[150:200, 0:15] == 0).all()
+    assert weight[0, 159] == 255
+    change = np.diff(alpha.astype(int), axis=1) != 0
+    assert change.any()
+    assert (weight[:, 1:][change] == 0).all()
+    assert weight[alpha == 255].max() == 255
+
+
+def test_held_back_rows_do_not_depend_on_the_others() -> None:
+    """Adding pictures moves none between training and validation; about the share is held."""
+    from finetune.manifest import Row
+
+    rows = [Row(Path(f"{number}.jpg"), None, "a", "train") for number in range(2000)]
+    share = sum(map(held_back, rows)) / len(rows)
+    assert 0.06 < share < 0.10
+    assert held_back(Row(Path("x"), None, "a", "val"))
+
+
+def test_rate_warms_up_and_ends_near_zero() -> None:
+    """Linear up to the peak, cosine down to a hundredth."""
+    rates = [rate_at(step, 100, 1.0, 10) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0, abs=1e-3)
+    assert rates[9] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.01)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[10:]))
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_calibration_measures_statistics_and_keeps_the_function(folded: bool) -> None:
+    """Live batch normalisation starts from the very function of the starting weights."""
+    from u2net_human_plugin.u2net import fold_batch_norm
+
+    torch.manual_seed(0)
+    model = U2Net("lite", "half").eval()
+    if folded:
+        fold_batch_norm(model)
+    batches = [torch.rand(2, 3, 64, 64) for _ in range(2)]
+    with torch.no_grad():
+        before = model(batches[0])[0]
+        calibrate(model, batches)
+        after = model.eval()(batches[0])[0]
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+    norm = model.stage1.rebnconvin.bn_s1
+    assert norm.running_var.std() > 0
+    with torch.no_grad():
+        output = model.stage1.rebnconvin.conv_s1(torch.cat(batches))
+    torch.testing.assert_close(norm.running_mean, output.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_average_of_constant_weights_is_those_weights() -> None:
+    """EMA of a network that does not change is the network; the official state is complete."""
+    model = U2Net("lite", "half")
+    ema = Ema(model, 0.9)
+    for _ in range(3):
+        ema.update(model)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(ema.model.state_dict()[key], value)
+    U2Net("lite", "full").load_state_dict(official_state(model), strict=True)
+
+
+def test_interpolation_lies_between_two_checkpoints(finished: Path, tmp_path: Path) -> None:
+    """Shares 0 and 1 are the two networks themselves; the twin says what was mixed."""
+    before, after = finished / "best.pt", finished / "u2net_finetuned.pth"
+    out = tmp_path / "blend.pth"
+    picture = torch.rand(1, 3, 64, 64)
+    for share, expected in ((0.0, before), (1.0, after)):
+        interpolate(before, after, out, share)
+        with torch.no_grad():
+            blended, original = load_checkpoint(out)(picture), load_checkpoint(expected)(picture)
+        torch.testing.assert_close(blended[0], original[0], rtol=1e-3, atol=1e-4)
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["interpolated"] == {"before": "best.pt", "share": 1.0}

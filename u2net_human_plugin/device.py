@@ -1,0 +1,71 @@
+"""Where a network runs: the device, and the runtime that is the faster one there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from .errors import OptionError
+from .network import Network, load_onnx, load_torch
+from .weights import bundled, find_weights
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+
+def available_device(asked: str | int | torch.device | None = None) -> str:
+    """The torch device to run on, as a string that ``tensor.to`` takes.
+
+    Args:
+        asked: "cpu", "cuda", "cuda:0", "mps:0" …; None takes a GPU if there is one. A
+            device that torch knows but this machine lacks is logged, and the CPU taken.
+
+    Raises:
+        OptionError: torch knows no such device.
+    """
+    import torch
+
+    if asked is None:
+        if torch.cuda.is_available():
+            return "cuda:0"
+        return "mps:0" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(asked)
+    except (RuntimeError, TypeError):
+        raise OptionError(f"device={asked!r}: expected cpu, cuda, cuda:0, mps:0 …") from None
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # Which of them depends on the device and on how torch was built.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        log.warning("%s is not available here (%s); running on the CPU.", device, reason)
+        return "cpu"
+    return str(device)
+
+
+def network_for(path: str | os.PathLike[str] | None, device: str, jit: bool) -> Network:
+    """The network for a device: onnxruntime's on the CPU where it can be used, else torch's.
+
+    Args:
+        path: a weights file of the user's; None takes the one that
+            :mod:`u2net_human_plugin.weights` finds.
+        device: "cpu", "cuda:0", "mps:0" …, from :func:`available_device`.
+        jit: run it as TorchScript, hence in torch.
+
+    onnxruntime needs an ONNX file. It is faster than torch on the CPU (``python -m
+    u2net_human_plugin benchmark`` shows by how much).
+
+    Raises:
+        WeightsError: the file is not a U²-Net; the message says what it is.
+    """
+    weights = find_weights(path)
+    onnx = weights.path.suffix.lower() == ".onnx"
+    if onnx and device == "cpu" and not jit and find_spec("onnxruntime") is not None:
+        return load_onnx(weights, ["CPUExecutionProvider"])
+    if weights.origin == "bundled":
+        weights = bundled("pth")
+    return load_torch(weights, device, traced=jit)

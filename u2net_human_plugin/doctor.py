@@ -1,0 +1,203 @@
+"""``python -m u2net_human_plugin doctor``: what is installed, what is active, what is wrong.
+
+Each host is looked at from inside a fresh interpreter, as its own command would start: that
+shows whether the start-up hook really runs, and a host that ends the interpreter at import
+(rembg does without onnxruntime) cannot end the doctor.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import stat
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+from typing import Any, Literal
+
+from . import __version__, _startup
+from .errors import MissingExtraError, PluginError
+from .weights import find_weights, provenance
+
+#: "wrong" makes the exit status 1; "note" does not.
+State = Literal["ok", "note", "wrong"]
+
+HOSTS = {"rembg": "rembg.sessions", "transparent_background": "transparent_background.Remover"}
+PACKAGES = ("numpy", "pillow", "torch", "ultralytics")
+_SECONDS = 300
+_ANSWER = "u2net-human-plugin doctor: "
+
+# Run with a host's name and the module to import. A host may print whatever it likes.
+_LOOK_INSIDE = """
+import json, sys
+hooked, problem = "u2net_human_plugin._startup" in sys.modules, None
+if hooked:
+    hooked = sys.modules["u2net_human_plugin._startup"].installed()
+host, module, mark = sys.argv[1:]
+try:
+    __import__(module)
+except BaseException as error:
+    problem = f"{type(error).__name__}: {error}"
+from u2net_human_plugin.hosts import status
+print("\\n" + mark + json.dumps([hooked, problem, status()[host]]))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    state: State
+    text: str
+
+
+def main(as_json: bool) -> int:
+    """Print the report; return the exit status: 1 when something is wrong."""
+    findings = list(examine())
+    wrong = [finding for finding in findings if finding.state == "wrong"]
+    if as_json:
+        report = {"ok": not wrong, "findings": [asdict(finding) for finding in findings]}
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        for finding in findings:
+            print(f"{finding.state:>5}  {finding.name:<23}{finding.text}")
+        print(f"\n{len(wrong)} wrong." if wrong else "\nNothing wrong.")
+    return 1 if wrong else 0
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, in the order of the report."""
+    place = Path(__file__).parent
+    yield Finding("u2net-human-plugin", "ok", f"{__version__} in {place}")
+    yield Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
+    found = [f"{name} {number}" for name in PACKAGES if (number := _version(name))]
+    yield Finding("libraries", "ok", ", ".join(found))
+    inside = {host: _look_inside(host) for host in HOSTS if _version(host)}
+    yield _hook(inside)
+    for host in HOSTS:
+        yield _host(host, inside.get(host))
+    if not inside:
+        yield Finding("hosts", "wrong", f"none in this environment ({sys.prefix})")
+    yield _weights()
+    yield from _onnxruntime()
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """A host, seen from inside an interpreter that has imported it."""
+
+    hooked: bool = False
+    problem: str | None = None
+    status: str = "unknown"
+
+
+def _look_inside(host: str) -> _Inside:
+    # The interpreter flags under which the doctor was started hold for the host as well.
+    flags = [flag for flag, on in (("-S", sys.flags.no_site), ("-I", sys.flags.isolated)) if on]
+    command = [sys.executable, *flags, "-c", _LOOK_INSIDE, host, HOSTS[host], _ANSWER]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return _Inside(problem=f"importing it takes more than {_SECONDS} s")
+    for line in done.stdout.splitlines():
+        if line.startswith(_ANSWER):
+            return _Inside(*json.loads(line.removeprefix(_ANSWER)))
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return _Inside(problem=f"the interpreter ended with status {done.returncode}: {last}")
+
+
+def _hook(inside: dict[str, _Inside]) -> Finding:
+    name = "start-up hook"
+    hooked = _startup.installed() or any(host.hooked for host in inside.values())
+    if hooked and not _startup.switched_off():
+        return Finding(name, "ok", "active")
+    reason = _why_not_hooked()
+    return Finding(name, "wrong", f"not active: {reason}")
+
+
+def _why_not_hooked() -> str:
+    if _startup.switched_off():
+        return "switched off by the environment variable U2NET_HUMAN_PLUGIN"
+    if sys.flags.no_site:
+        return "the interpreter was started with -S; call u2net_human_plugin.register()"
+    file = f"{__package__}.start" if sys.version_info >= (3, 15) else f"{__package__}.pth"
+    folders = {Path(sysconfig.get_path("purelib")), Path(__file__).parent.parent}
+    files = [path for folder in sorted(folders) if (path := folder / file).is_file()]
+    if not files:
+        where = " or ".join(str(folder) for folder in sorted(folders))
+        return f"no {file} in {where}; install with pip, or call u2net_human_plugin.register()"
+    if getattr(files[0].stat(), "st_flags", 0) & getattr(stat, "UF_HIDDEN", 0):
+        return f"{files[0]} is hidden, so Python skips it; run: chflags nohidden '{files[0]}'"
+    return f"Python has not run {files[0]}; call u2net_human_plugin.register()"
+
+
+def _host(host: str, inside: _Inside | None) -> Finding:
+    name = host.replace("_", "-")
+    if inside is None:
+        return Finding(name, "note", "not installed")
+    state: State = "ok" if inside.status == "registered" and not inside.problem else "wrong"
+    text = f"{_version(host)}, u2net_human_ft: {inside.status}"
+    if inside.problem:
+        text = f"{_version(host)}, cannot be imported: {' '.join(inside.problem.split())[:200]}"
+    return Finding(name, state, text)
+
+
+def _weights() -> Finding:
+    file = find_weights()
+    try:
+        file.read()
+        made_from = provenance().get("made_from")
+    except (PluginError, OSError, ValueError) as error:
+        return Finding("weights", "wrong", str(error))
+    checked = f"SHA-256 {file.sha256[:12]}… matches" if file.sha256 else "your own, no checksum"
+    made = f"; {made_from}" if file.sha256 and made_from else ""
+    return Finding("weights", "ok", f"{file.origin}: {file.path} ({checked}{made})")
+
+
+def _onnxruntime() -> Iterator[Finding]:
+    from .network import OnnxNetwork, default_providers
+
+    name = "onnxruntime"
+    builds = sorted(
+        {
+            f"{dist.metadata['Name']} {dist.version}"
+            for dist in distributions()
+            if (dist.metadata["Name"] or "").lower().startswith("onnxruntime")
+        }
+    )
+    try:
+        wanted = default_providers()
+        session: Any = OnnxNetwork(find_weights()).session
+    except MissingExtraError as error:
+        yield Finding(name, "wrong" if _version("rembg") else "note", str(error))
+        return
+    except Exception as error:  # noqa: BLE001 - a broken onnxruntime fails in any way
+        yield Finding(name, "wrong", f"{', '.join(builds)}: {' '.join(str(error).split())[:300]}")
+        return
+    active = session.get_providers()
+    text = f"{', '.join(builds)}, in use: {active[0]}"
+    if active[0] != wanted[0]:
+        yield Finding(name, "wrong", f"{text}, although this build has {wanted[0]}")
+    else:
+        yield Finding(name, "ok", text)
+    if len(builds) > 1:
+        yield Finding(
+            name,
+            "wrong",
+            "several builds share one folder and the last installed wins; uninstall all "
+            "of them, then install one",
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

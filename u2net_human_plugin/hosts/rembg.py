@@ -1,0 +1,215 @@
+"""u2net_human_ft as one of rembg's sessions.
+
+rembg has no plugin point. Its models stand in a few lists and a dictionary of
+``rembg.sessions``, which the commands, the server, the web page and ``new_session`` read.
+Our entry is added to these very objects, because others hold references to them.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+# Of our own, only what is light: numpy and Pillow wait until there is a session.
+from u2net_human_plugin.errors import HostError, OptionError
+from u2net_human_plugin.weights import (
+    ENVIRONMENT_VARIABLE,
+    MODEL_NAME,
+    find_weights,
+    model_directory_files,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CPU = "CPUExecutionProvider"
+
+#: Keywords that ask for a file to load or for code to run. rembg's server hands the session
+#: a remote caller's keywords, so these are refused rather than obeyed, and, since their
+#: owner wants something, refused rather than ignored.
+REFUSED = ("checkpoint", "ckpt", "detector", "model_path", "network", "weights")
+
+
+def patch(module: ModuleType) -> None:
+    """Add the session to ``rembg.sessions``: to all of its registries, or to none.
+
+    Also takes the module ``rembg``, to notice a version that has no ``rembg.sessions``.
+
+    Raises:
+        HostError: this rembg is too old or too new, or has a model of our name.
+    """
+    if module.__name__ == "rembg":
+        # Looking for a submodule would import a package that has removed itself once more.
+        there = sys.modules.get("rembg") is module and "rembg.sessions" not in sys.modules
+        if there and find_spec("rembg.sessions") is None:
+            raise HostError("this rembg is too old: it has no module rembg.sessions")
+        return
+    base = _member(module, "BaseSession", type)
+    names = _member(module, "sessions_names", list)
+    classes = _member(module, "sessions_class", list)
+    # Not in all versions. What has no credentials and no download of its own is in each.
+    by_name = _member(module, "sessions", dict, {})
+    free = _member(module, "sessions_names_no_credentials", list, [])
+    downloadable = _member(module, "sessions_names_downloadable", list, [])
+
+    if any(issubclass(item, Session) for item in classes):
+        return
+    if MODEL_NAME in names or MODEL_NAME in by_name:
+        raise HostError(f"rembg already has a model named {MODEL_NAME}")
+    session = type("U2netHumanFtSession", (Session, base), {"__module__": __name__})
+    additions: list[tuple[list[Any], Any]] = [
+        (names, MODEL_NAME),
+        (classes, session),
+        (free, MODEL_NAME),
+        (downloadable, MODEL_NAME),
+    ]
+    try:
+        for registry, entry in additions:
+            registry.append(entry)
+        by_name[MODEL_NAME] = session
+    except BaseException:
+        for registry, entry in additions:
+            if entry in registry:
+                registry.remove(entry)
+        raise
+
+
+class Session:
+    """What makes a rembg session ours; combined with rembg's ``BaseSession`` in :func:`patch`.
+
+    Sessions are cheap: all of a process share one loaded network per weights file,
+    providers and session options. Safe to use from several threads.
+
+    Args:
+        model_name: the name the session was asked for by.
+        sess_opts: onnxruntime's settings, an ``onnxruntime.SessionOptions``.
+        args: rembg up to 2.0.61 passes ``providers`` here.
+        kwargs: ``providers``, a list of execution providers as in every rembg session; and
+            the fields of :class:`~u2net_human_plugin.options.Options`. Others are rembg's.
+
+    Raises:
+        OptionError: a wrong value, a misspelt option, or a keyword that asks for a file.
+        WeightsError: the weights are damaged or not a network of the right kind.
+    """
+
+    # BaseSession's __init__ is not called: it would load one network for each session.
+    def __init__(self, model_name: str, sess_opts: Any = None, *args: Any, **kwargs: Any) -> None:
+        from u2net_human_plugin.network import default_providers, load_onnx
+        from u2net_human_plugin.options import Options
+        from u2net_human_plugin.segmenter import HumanSegmenter
+
+        _refuse_files(kwargs)
+        _check_session_options(sess_opts)
+        wanted = kwargs.get("providers", args[0] if args else None)
+        providers = default_providers() if wanted is None else _available(wanted)
+        self._network = load_onnx(find_weights(), providers, sess_opts)
+        self.model_name = model_name
+        options = Options.from_environment().updated(kwargs)
+        self._segmenter = HumanSegmenter(network=self._network, options=options)
+        _warn_of_fallback(wanted or providers, self.inner_session.get_providers())
+
+    @property
+    def inner_session(self) -> Any:
+        """As in every rembg session: the ``onnxruntime.InferenceSession``, here a shared one."""
+        return self._network.session
+
+    def predict(self, img: Image.Image, *_args: Any, **kwargs: Any) -> list[Image.Image]:
+        """One mask, "L" and of the image's size. Options given here hold for this image."""
+        _refuse_files(kwargs)
+        return [self._segmenter.mask(img, self._segmenter.options.updated(kwargs))]
+
+    @classmethod
+    def download_models(cls, *_args: Any, **_kwargs: Any) -> str:
+        """Check the weights file and return its path. Nothing is ever downloaded."""
+        weights = find_weights()
+        weights.read()
+        return str(weights.path)
+
+    @classmethod
+    def name(cls, *_args: Any, **_kwargs: Any) -> str:
+        """The model's name."""
+        return MODEL_NAME
+
+
+def __getattr__(name: str) -> Any:
+    """The session class, which :func:`patch` makes, by its name: as pickle looks for it."""
+    if name == "U2netHumanFtSession":
+        from rembg.sessions import sessions_class
+
+        from u2net_human_plugin.hosts import register
+
+        register()  # for a process whose start has not done it
+        for session in sessions_class:
+            if issubclass(session, Session):
+                return session
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _member(module: ModuleType, name: str, kind: type, default: Any = None) -> Any:
+    value = getattr(module, name, default)
+    if not isinstance(value, kind):
+        found = "missing" if value is None else f"a {type(value).__name__}"
+        raise HostError(f"this rembg is too old or too new: {module.__name__}.{name} is {found}")
+    return value
+
+
+def _refuse_files(keywords: Mapping[str, Any]) -> None:
+    for name in REFUSED:
+        if keywords.get(name) is not None:
+            raise OptionError(
+                f"{name} cannot be given as a keyword, because rembg's server passes strangers' "
+                f"keywords on. Your own weights: set {ENVIRONMENT_VARIABLE} to their path, or "
+                f"put them at {model_directory_files()[0]}; your own detector: HumanSegmenter."
+            )
+
+
+def _check_session_options(given: Any) -> None:
+    import onnxruntime
+
+    if given is not None and not isinstance(given, onnxruntime.SessionOptions):
+        raise OptionError(f"sess_opts={given!r:.60}: expected an onnxruntime.SessionOptions.")
+
+
+def _available(wanted: Any) -> list[Any]:
+    """The wanted providers that this onnxruntime has, each once, the CPU at last.
+
+    A name may come from a stranger, so it has to be one that onnxruntime knows; this also
+    bounds the number of networks that can be asked for. A provider's settings can name
+    files. They go with it in a tuple, which JSON cannot express: only code can pass them.
+    """
+    import onnxruntime
+
+    known, available = onnxruntime.get_all_providers(), onnxruntime.get_available_providers()
+    chosen: dict[str, Any] = {}
+    for item in wanted if isinstance(wanted, list | tuple) else [wanted]:
+        name = _provider_name(item)
+        if not isinstance(wanted, list | tuple) or name not in known:
+            raise OptionError(
+                f"providers: {item!r:.60} given; expected a list with names out of "
+                f"{', '.join(available)}."
+            )
+        if name in available:
+            chosen.setdefault(name, item)
+    cpu = chosen.pop(CPU, CPU)
+    return [*chosen.values(), cpu]
+
+
+def _provider_name(item: Any) -> Any:
+    return item[0] if isinstance(item, tuple) and len(item) == 2 else item
+
+
+def _warn_of_fallback(wanted: list[Any], active: list[str]) -> None:
+    accelerators = [name for name in map(_provider_name, wanted) if name != CPU]
+    if accelerators and not set(accelerators) & set(active):
+        warnings.warn(
+            f"{', '.join(accelerators)} was requested, but {MODEL_NAME} runs on the CPU. "
+            "Most often another onnxruntime package is installed (the GPU needs "
+            "onnxruntime-gpu alone, without onnxruntime), or the CUDA or cuDNN libraries "
+            "that it was built for are missing.",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,257 @@
+"""Where the people are, which of them stay, and where the network should look closer.
+
+Boxes are float32 arrays of shape (N,4) in pixels; ``xyxy`` in a name is their axis order:
+left, top, right, bottom, the last two exclusive. ``size_wh`` is (width, height). All
+functions are pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops
+
+from .errors import PluginError
+from .options import Options
+from .regions import grow, label_regions, region_boxes_xyxy
+
+Boxes = npt.NDArray[np.float32]
+Size = tuple[int, int]
+
+#: Alpha from which a cell of the network's coarse map counts as a person when locating:
+#: low, because a small figure gets faint answers, and the closer look decides.
+LOCATE_ABOVE = 0.25
+#: Regions of the coarse map with fewer cells than this are noise, not people,
+MIN_CELLS = 4
+#: and so are those with less than this share of the largest region's cells.
+MIN_SHARE = 0.01
+#: A person is looked at closer when the crop's longer side, as a share of the picture's
+#: same side, is below this; beyond it the context that a crop cuts away costs more than
+#: the pixels it gains.
+CLOSER_BELOW = 0.6
+#: Room around a box, as a share of its longer side.
+MARGIN = 0.25
+#: A crop's shorter side is at least this share of its longer one.
+SQUARENESS = 0.5
+#: No crop is smaller than this many pixels.
+MIN_CROP = 32
+#: More crops than this are joined until so many are left, which bounds time and memory.
+MAX_CROPS = 8
+#: Longer side of the grid on which people are told apart when some must vanish.
+GRID = 512
+
+
+def locate(alpha: npt.NDArray[np.float32], size_wh: Size) -> Boxes:
+    """Boxes of the connected regions of a coarse alpha map: (h,w) in 0…1 → (N,4) xyxy.
+
+    People who touch in the map are one region, hence one box. The boxes are scaled to a
+    picture of ``size_wh`` pixels.
+    """
+    labels = label_regions(alpha >= LOCATE_ABOVE)
+    cells = np.bincount(labels.ravel())[1:]
+    enough = max(MIN_CELLS, MIN_SHARE * cells.max(initial=0))
+    return _scaled_xyxy(region_boxes_xyxy(labels)[cells >= enough], alpha.shape, size_wh)
+
+
+def checked_boxes(found: Any, size_wh: Size) -> Boxes:
+    """What a detector returned, checked, clipped to the picture, empty boxes removed.
+
+    Raises:
+        PluginError: it is not ``((N,4) boxes, (N,) scores)`` of finite numbers.
+    """
+    try:
+        boxes, scores = (np.asarray(part, np.float32) for part in found)
+        fits = boxes.size == scores.size == 0 or boxes.shape == (len(scores), 4)
+        fits = fits and scores.ndim == 1 and bool(np.isfinite(boxes).all())
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise PluginError(
+            "The detector must return (boxes, scores): finite numbers of shape (N,4), "
+            f"left, top, right, bottom in pixels, and (N,); it returned {found!r:.200}."
+        )
+    boxes = clip_xyxy(boxes.reshape(-1, 4), size_wh)
+    return boxes[area_xyxy(boxes) > 0]
+
+
+def choose(boxes_xyxy: Boxes, options: Options, size_wh: Size) -> npt.NDArray[np.bool_]:
+    """Which of the people stay, by ``persons``, ``max_persons`` and ``min_person``: (N,) bool.
+
+    "largest" is by area. "center" is by the distance of the box's centre from the
+    picture's, in units of the box's own size, so that a large person a little beside the
+    centre wins against a passer-by behind them. Both keep one person unless
+    ``max_persons`` asks for more; "all" keeps the ``max_persons`` largest.
+    """
+    areas = area_xyxy(boxes_xyxy)
+    if options.persons == "center":
+        centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+        away = np.linalg.norm(centres - np.array(size_wh) / 2, axis=1)
+        rank = away / np.sqrt(np.maximum(areas, 1))
+    else:
+        rank = -areas
+    single = options.persons in ("largest", "center")
+    limit = options.max_persons or (1 if single else len(boxes_xyxy))
+    large_enough = areas >= options.min_person * size_wh[0] * size_wh[1]
+    order = np.argsort(rank, kind="stable")
+    kept = np.zeros(len(boxes_xyxy), bool)
+    kept[order[large_enough[order]][:limit]] = True
+    return kept
+
+
+def extended_xyxy(boxes_xyxy: Boxes, alpha: npt.NDArray[np.float32], size_wh: Size) -> Boxes:
+    """Boxes widened to hold every region of the coarse map that they overlap.
+
+    The safeguard against cutting: a hat, a ski, a stroller or a hugging partner that the
+    coarse map shows as one with the person lies inside the box, whatever the detector
+    thought of it.
+    """
+    regions = locate(alpha, size_wh)
+    touching = intersection_xyxy(boxes_xyxy, regions) > 0
+    extended = boxes_xyxy.copy()
+    for box, touches in zip(extended, touching, strict=True):
+        if touches.any():
+            box[:2] = np.minimum(box[:2], regions[touches, :2].min(axis=0))
+            box[2:] = np.maximum(box[2:], regions[touches, 2:].max(axis=0))
+    return extended
+
+
+def crops_xyxy(boxes_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, int]]:
+    """Where to look closer: whole-pixel crops around small people, largest first.
+
+    Each has :data:`MARGIN` around the box, overlapping ones are joined, and those that
+    nearly fill the picture are left out, because there is nothing to gain.
+    """
+    sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    longer = np.maximum(sides.max(axis=1, initial=0), MIN_CROP)[:, None]
+    half = np.maximum(sides, SQUARENESS * longer) / 2 + MARGIN * longer
+    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    crops = clip_xyxy(np.concatenate((centres - half, centres + half), axis=1), size_wh)
+    crops = joined_xyxy(crops[_small(crops, size_wh)])
+    crops = crops[_small(crops, size_wh)]
+    crops = crops[np.argsort(-area_xyxy(crops), kind="stable")]
+    corners = np.concatenate((np.floor(crops[:, :2]), np.ceil(crops[:, 2:])), axis=1).astype(int)
+    return [(left, top, right, bottom) for left, top, right, bottom in corners.tolist()]
+
+
+def keep_only(mask: Image.Image, kept_xyxy: Boxes, dropped_xyxy: Boxes) -> Image.Image:
+    """Remove from an "L" mask everything that does not belong to a kept person.
+
+    Each connected region of the mask goes to the person whose box it overlaps most, and
+    stays or goes with them. A region that several people share is split between their
+    boxes: what lies in a dropped person's box alone goes. Regions in nobody's box go.
+    """
+    scale = min(1.0, GRID / max(mask.size))
+    grid_wh = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
+    grid = np.asarray(mask.resize(grid_wh, Image.Resampling.BOX))
+    labels = label_regions(grid >= 128)
+    people = np.concatenate((kept_xyxy, dropped_xyxy))
+    boxes = _scaled_xyxy(people, (mask.height, mask.width), grid_wh)
+    is_kept = np.arange(len(people)) < len(kept_xyxy)
+
+    # -1: goes, 0: undecided, +1: stays.
+    fate = np.zeros(labels.shape, np.int8)
+    shares = _cells_in_boxes(labels, boxes)
+    main_region = shares.argmax(axis=1) if shares.size else np.zeros(len(people), int)
+    for region in range(1, labels.max(initial=0) + 1):
+        owners = np.flatnonzero((main_region == region - 1) & (shares[:, region - 1] > 0))
+        if not len(owners):
+            best = int(shares[:, region - 1].argmax()) if len(people) else 0
+            owners = np.array([best] if len(people) and shares[best, region - 1] > 0 else [], int)
+        cells = labels == region
+        if is_kept[owners].all():
+            fate[cells] = 1 if len(owners) else -1
+        elif not is_kept[owners].any():
+            fate[cells] = -1
+        else:
+            mine = _distance(labels.shape, boxes[owners[is_kept[owners]]])
+            others = _distance(labels.shape, boxes[owners[~is_kept[owners]]])
+            fate[cells] = np.where(mine <= others, 1, -1)[cells]
+    # Soft edges reach beyond the cells above one half.
+    fate = grow(fate, steps=max(2, max(grid_wh) // 40))
+    stencil = Image.fromarray(np.where(fate == 1, 255, 0).astype(np.uint8))
+    return ImageChops.multiply(mask, stencil.resize(mask.size, Image.Resampling.BILINEAR))
+
+
+def area_xyxy(boxes_xyxy: Boxes) -> npt.NDArray[np.float32]:
+    """(N,4) → (N,), zero for boxes that are turned inside out."""
+    sides = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0)
+    area: npt.NDArray[np.float32] = sides[:, 0] * sides[:, 1]
+    return area
+
+
+def clip_xyxy(boxes_xyxy: Boxes, size_wh: Size) -> Boxes:
+    """The parts of the boxes inside a picture of that size: (N,4) → (N,4)."""
+    return boxes_xyxy.clip(0, np.array([*size_wh, *size_wh], np.float32)).astype(np.float32)
+
+
+def intersection_xyxy(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float32]:
+    """Common area of every pair: (N,4), (M,4) → (N,M)."""
+    low = np.maximum(first_xyxy[:, None, :2], second_xyxy[None, :, :2])
+    high = np.minimum(first_xyxy[:, None, 2:], second_xyxy[None, :, 2:])
+    sides = np.maximum(high - low, 0)
+    area: npt.NDArray[np.float32] = sides[..., 0] * sides[..., 1]
+    return area
+
+
+def joined_xyxy(boxes_xyxy: Boxes, at_most: int = MAX_CROPS) -> Boxes:
+    """Join overlapping boxes into their common hull, then the closest, until ``at_most``.
+
+    (N,4) → (M,4); no two of the result overlap unless ``at_most`` forced them to.
+    """
+    boxes = boxes_xyxy
+    while len(boxes) > 1:
+        hulls = np.concatenate(
+            (
+                np.minimum(boxes[:, None, :2], boxes[None, :, :2]),
+                np.maximum(boxes[:, None, 2:], boxes[None, :, 2:]),
+            ),
+            axis=2,
+        )
+        overlap = np.triu(intersection_xyxy(boxes, boxes), k=1)
+        if overlap.any():
+            i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+        elif len(boxes) > at_most:
+            added = area_xyxy(hulls.reshape(-1, 4)).reshape(len(boxes), -1)
+            added = added - area_xyxy(boxes)[:, None] - area_xyxy(boxes)[None]
+            added[np.tril_indices(len(boxes))] = np.inf
+            i, j = np.unravel_index(added.argmin(), added.shape)
+        else:
+            break
+        rest = np.delete(boxes, [i, j], axis=0)
+        boxes = np.concatenate((rest, hulls[i, j][None]))
+    return boxes
+
+
+def _small(crops_xyxy: Boxes, size_wh: Size) -> npt.NDArray[np.bool_]:
+    sides = crops_xyxy[:, 2:] - crops_xyxy[:, :2]
+    small: npt.NDArray[np.bool_] = (sides / np.array(size_wh)).max(axis=1, initial=0) < CLOSER_BELOW
+    return small
+
+
+def _scaled_xyxy(boxes_xyxy: Boxes, from_hw: tuple[int, ...], to_wh: Size) -> Boxes:
+    factor = np.array(to_wh, np.float32) / np.array(from_hw[::-1], np.float32)
+    return boxes_xyxy * np.tile(factor, 2)
+
+
+def _cells_in_boxes(labels: npt.NDArray[np.int32], boxes_xyxy: Boxes) -> npt.NDArray[np.int64]:
+    """How many cells of each region lie in each box: (N boxes, M regions)."""
+    count = int(labels.max(initial=0))
+    corners = np.concatenate((np.floor(boxes_xyxy[:, :2]), np.ceil(boxes_xyxy[:, 2:])), axis=1)
+    rows = [
+        np.bincount(labels[top:bottom, left:right].ravel(), minlength=count + 1)[1:]
+        for left, top, right, bottom in corners.astype(int).tolist()
+    ]
+    return np.array(rows, np.int64).reshape(len(boxes_xyxy), count)
+
+
+def _distance(shape: tuple[int, ...], boxes_xyxy: Boxes) -> npt.NDArray[np.float32]:
+    """From each cell to the nearest of the boxes, zero inside one: (H,W)."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32) + 0.5
+    nearest = np.full(shape, np.inf, np.float32)
+    for left, top, right, bottom in boxes_xyxy:
+        dx = np.maximum(np.maximum(left - x, x - right), 0)
+        dy = np.maximum(np.maximum(top - y, y - bottom), 0)
+        nearest = np.minimum(nearest, np.hypot(dx, dy))
+    return nearest

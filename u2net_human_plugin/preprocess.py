@@ -1,0 +1,86 @@
+"""From an image to the network's input: the one preprocessing of inference and training.
+
+As in U²-Net's own training, colours are divided by the image's brightest value and then
+standardised with ImageNet's mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+#: Side of the square the network sees, in pixels.
+SIZE = 320
+#: Per-channel mean and standard deviation (RGB, of values in 0…1).
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+#: Pixels of a deep image that are converted at a time.
+_BAND = 1 << 20
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return ``image`` as 8-bit RGB, whatever its mode; the size stays the same.
+
+    16-bit, 32-bit integer and float greys are scaled by their own type's range (or, for
+    floats beyond 0…1, by their own maximum), where Pillow's conversion would clip them to white.
+    Transparency is dropped: colours under transparent pixels are kept as stored, which is
+    what rembg's own sessions see.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _grey(image)
+    elif image.mode == "La":  # Pillow converts it to nothing else
+        image = image.convert("LA")
+    return image.convert("RGB")
+
+
+def network_input(image: Image.Image, size: int = SIZE) -> npt.NDArray[np.float32]:
+    """Resize an RGB image to ``size`` x ``size`` and normalise it: (3,size,size) float32.
+
+    The aspect ratio is not kept, as in U²-Net's training. Images four times that size and
+    more are first reduced by whole factors (``reducing_gap``), which costs a sixth of a full
+    Lanczos pass at 12 megapixels and changes the result by under half a grey level on average.
+    """
+    small = image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return normalize(np.asarray(small))
+
+
+def normalize(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Standardise one RGB image: (H,W,3) uint8 → (3,H,W) float32, C-contiguous.
+
+    A black image has no brightest value to divide by and stays black.
+    """
+    brightest = max(int(rgb.max(initial=0)), 1)
+    scaled = rgb.astype(np.float32) / np.float32(brightest)
+    return np.ascontiguousarray(((scaled - MEAN) / STD).transpose(2, 0, 1))
+
+
+def _grey(deep: Image.Image) -> Image.Image:
+    """A deep grey image as mode "L"."""
+    if deep.mode.startswith("I;16"):
+        full_scale = 65535.0
+    else:
+        top = max((values.max(initial=0.0) for _, values in _bands(deep)), default=0.0)
+        full_scale = next(scale for scale in (1.0, 255.0, 65535.0, max(top, 1.0)) if top <= scale)
+    grey = Image.new("L", deep.size)
+    for row, values in _bands(deep):
+        shades = (values * (255.0 / full_scale)).round().astype(np.uint8)
+        grey.paste(Image.fromarray(shades), (0, row))
+    return grey
+
+
+def _bands(deep: Image.Image) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
+    """First row and values, finite and not negative, of a few rows at a time.
+
+    In one piece, a picture of 48 megapixels would take a gigabyte more than itself.
+    """
+    rows = max(1, _BAND // max(1, deep.width))
+    for row in range(0, deep.height, rows):
+        band = deep.crop((0, row, deep.width, min(row + rows, deep.height)))
+        with np.errstate(invalid="ignore"):  # signalling NaNs, which damaged files hold
+            values = np.asarray(band).astype(np.float64)
+        yield row, np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).clip(min=0.0)

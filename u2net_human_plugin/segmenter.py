@@ -1,0 +1,136 @@
+"""HumanSegmenter: an image in, the alpha mask of its people out, at the image's own size.
+
+locate people? → preprocess → network → paste back → refine edges
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from . import people
+from .errors import DataError, WeightsError
+from .network import Network, load_onnx
+from .options import Options
+from .paste import paste
+from .preprocess import SIZE, network_input, to_rgb
+from .refine import enlarge, sharpen
+from .weights import find_weights
+from .yolo import Detector, find_people
+
+#: What masks are made from: a Pillow image of any mode, or a uint8 array (H,W), (H,W,3) or
+#: (H,W,4). EXIF orientation is not applied.
+Picture = Image.Image | npt.NDArray[np.uint8]
+
+
+class HumanSegmenter:
+    """Finds the people in an image. Keeps nothing of it; safe to share between threads.
+
+    Args:
+        weights: a weights file of your own; None looks where
+            :mod:`u2net_human_plugin.weights` says, and ends at the bundled file.
+        options: how people are located and which are kept; None reads the environment.
+        network: a loaded network to use instead of a file.
+        detector: what finds people for ``crop="yolo"``, see
+            :data:`u2net_human_plugin.yolo.Detector`; None is YOLOv8n.
+        choices: single options by name, stronger than ``options``: ``crop="yolo"``.
+    """
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        options: Options | None = None,
+        network: Network | None = None,
+        detector: Detector | None = None,
+        **choices: Any,
+    ) -> None:
+        options = options if options is not None else Options.from_environment()
+        self.options = dataclasses.replace(options, **choices)
+        self.network = network if network is not None else load_onnx(find_weights(weights))
+        self.detector = detector if detector is not None else find_people
+
+    def mask(self, image: Picture, options: Options | None = None) -> Image.Image:
+        """The alpha matte as a Pillow "L" image of the image's size, 255 = person.
+
+        The scale is fixed: a picture with nobody in it gives an empty mask. ``options``
+        holds for this image alone; None means the segmenter's own.
+
+        Beside the image and its RGB version this takes at most 5 bytes a pixel.
+
+        Raises:
+            DataError: no picture, or one without pixels.
+            WeightsError: the network's answer is no alpha matte.
+        """
+        options = options if options is not None else self.options
+        rgb = to_rgb(_checked(image))
+        coarse = self._alphas([rgb])[0]
+        mask = _full_size(coarse, rgb, options)
+        if options.crop == "off" and not options.chooses_persons:
+            return mask
+
+        boxes = self._locate(rgb, coarse, options)
+        kept = people.choose(boxes, options, rgb.size)
+        if options.crop != "off":
+            closer = people.crops_xyxy(
+                people.extended_xyxy(boxes[kept], coarse, rgb.size), rgb.size
+            )
+            alphas = self._alphas(rgb.crop(box) for box in closer)
+            for box, alpha in zip(closer, alphas, strict=True):
+                paste(mask, _full_size(alpha, rgb.crop(box), options), box)
+        if options.chooses_persons:
+            mask = people.keep_only(mask, boxes[kept], boxes[~kept])
+        return mask
+
+    def alpha(self, image: Picture, options: Options | None = None) -> npt.NDArray[np.float32]:
+        """Like :meth:`mask`, as float32 (H,W) in 0…1."""
+        return np.asarray(self.mask(image, options), np.float32) / np.float32(255)
+
+    def _locate(
+        self, rgb: Image.Image, coarse: npt.NDArray[np.float32], options: Options
+    ) -> people.Boxes:
+        if options.crop == "yolo":
+            return people.checked_boxes(self.detector(rgb), rgb.size)
+        return people.locate(coarse, rgb.size)
+
+    def _alphas(self, views: Iterable[Image.Image]) -> npt.NDArray[np.float32]:
+        """(N,h,w) in 0…1, from one batch."""
+        inputs = [network_input(view, self.network.size or SIZE) for view in views]
+        if not inputs:
+            return np.empty((0, 1, 1), np.float32)
+        alphas = self.network(np.stack(inputs))
+        # The tolerance is for half precision. Anything compared with NaN is False.
+        if not ((alphas > -0.01) & (alphas < 1.01)).all():
+            raise WeightsError(
+                f"The network answers with values from {alphas.min():.3g} to {alphas.max():.3g} "
+                "instead of 0 to 1: its weights are damaged, or lack the sigmoid at the end."
+            )
+        return alphas
+
+
+def _checked(picture: Picture) -> Image.Image:
+    if isinstance(picture, np.ndarray):
+        shape, dtype = picture.shape, picture.dtype
+        try:
+            picture = Image.fromarray(picture)
+        except (IndexError, TypeError, ValueError):
+            raise DataError(
+                f"an array {shape} of {dtype}: expected uint8 in the shape (height, width, 3), "
+                "with colours in the order red, green, blue."
+            ) from None
+    if not isinstance(picture, Image.Image):
+        raise DataError(f"a {type(picture).__name__}: expected a Pillow image or a uint8 array.")
+    if 0 in picture.size:
+        raise DataError(f"a picture of {picture.width} x {picture.height} pixels: nothing to see.")
+    return picture
+
+
+def _full_size(alpha: npt.NDArray[np.float32], view: Image.Image, options: Options) -> Image.Image:
+    mask = enlarge(alpha, view.size)
+    return sharpen(mask, view) if options.refine == "on" else mask

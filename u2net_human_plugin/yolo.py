@@ -1,0 +1,135 @@
+"""Person boxes from Ultralytics' YOLOv8n, for ``crop="yolo"``. Needs the extra ``yolo``.
+
+The weights are "yolov8n.pt", found or downloaded by ultralytics' own look-up, or the file
+named by ``U2NET_HUMAN_YOLO_WEIGHTS``. Such files are pickles, which can run code when they
+are loaded: hence no option, which a remote caller might set, ever names one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .errors import MissingExtraError, WeightsError
+from .forks import Lock, keep_torch_running
+
+#: Finds people: an RGB image in, their boxes out: (N,4) float, left, top, right, bottom in
+#: the image's pixels, and (N,) scores. May be called from several threads at once.
+Detector: TypeAlias = Callable[
+    [Image.Image], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+]
+
+ENVIRONMENT_VARIABLE = "U2NET_HUMAN_YOLO_WEIGHTS"
+#: Longer side of the picture YOLO sees; larger than its usual 640, for small figures.
+SIZE = 960
+#: Boxes with a lower score are not people.
+CONFIDENCE = 0.25
+_PERSON = 0
+
+_lock = Lock()
+_models: dict[tuple[int, str], Any] = {}
+_folders: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def find_people(
+    image: Image.Image, size: int = SIZE
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The :data:`Detector` of ``crop="yolo"``; the model is loaded once per process.
+
+    ``size`` is the longer side of the picture that YOLO sees.
+
+    Raises:
+        MissingExtraError: ultralytics is not installed.
+        WeightsError: the weights can be neither found, downloaded nor read.
+    """
+    shrink = min(1.0, size / max(image.size))
+    small_wh = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
+    small = image.resize(small_wh, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    # An array and not the image, because ultralytics would turn that by its EXIF data.
+    bgr = np.ascontiguousarray(np.asarray(small)[..., ::-1])
+    quietly = {"verbose": False, "save": False}
+    with _lock:
+        keep_torch_running()
+        results = _model().predict(bgr, imgsz=size, classes=[_PERSON], conf=CONFIDENCE, **quietly)
+        found = results[0].boxes.cpu().numpy()
+    boxes, scores = found.xyxy, found.conf
+    scale = np.array([image.width / small.width, image.height / small.height] * 2)
+    return (boxes * scale).astype(np.float32), scores.astype(np.float32)
+
+
+def _model() -> Any:
+    weights = os.environ.get(ENVIRONMENT_VARIABLE) or "yolov8n.pt"
+    # A forked child must not use a model whose threads stayed in the parent.
+    key = (os.getpid(), weights)
+    if key not in _models:
+        if ENVIRONMENT_VARIABLE in os.environ and not Path(weights).expanduser().is_file():
+            raise WeightsError(f"{weights}: no such file; correct or unset {ENVIRONMENT_VARIABLE}.")
+        remedy = f"give a local file of YOLOv8 weights in {ENVIRONMENT_VARIABLE}"
+        _models[key] = load_yolo(weights, remedy)
+    return _models[key]
+
+
+def load_yolo(weights: str, remedy: str) -> Any:
+    """Ultralytics' model from a file, or by one of its own names, which it downloads.
+
+    Raises:
+        MissingExtraError: ultralytics is not installed.
+        WeightsError: it cannot be loaded; the message ends with ``remedy``.
+    """
+    yolo = _import_yolo()
+    try:
+        return yolo(str(Path(weights).expanduser()))
+    except Exception as error:  # noqa: BLE001 - download, file and pickle errors vary
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{weights}: ultralytics cannot load it ({reason}); {remedy}.") from None
+
+
+def _import_yolo() -> Any:
+    quiet = _quiet_environment() if "ultralytics" not in sys.modules else {}
+    with _environment(quiet):
+        try:
+            from ultralytics.models import YOLO
+        except ImportError:
+            raise MissingExtraError(
+                'crop="yolo" needs ultralytics, which is not installed; install it with '
+                '`pip install u2net-human-plugin[yolo]` (AGPL-3.0), or use crop="self".'
+            ) from None
+    return YOLO
+
+
+def _quiet_environment() -> dict[str, str]:
+    """Variables that ultralytics reads while it is imported; the user's own values win.
+
+    Offline: no connection test and no usage statistics, for the life of the process;
+    weights can still be downloaded. Without a folder of the user's choice its settings,
+    in which statistics are switched on, are written to a temporary one, not to the home.
+    """
+    if "YOLO_CONFIG_DIR" not in os.environ:
+        _folders.append(tempfile.TemporaryDirectory(prefix="u2net-human-ultralytics-"))
+    quiet = {
+        "YOLO_OFFLINE": "true",
+        "YOLO_VERBOSE": "false",
+        "YOLO_AUTOINSTALL": "false",
+        "ULTRALYTICS_SAFE_LOAD": "true",
+        "YOLO_CONFIG_DIR": _folders[-1].name if _folders else "",
+    }
+    return {name: value for name, value in quiet.items() if name not in os.environ}
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
