@@ -14,10 +14,19 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from u2net_human_plugin.people import Boxes
+
 #: A pasted person is never enlarged beyond this: an enlarged edge teaches blurred masks.
 MAX_ENLARGEMENT = 1.15
 #: Width by height of the pictures that are composed, by how common they are in cameras.
 ASPECT_RATIOS = (3 / 4, 4 / 3, 2 / 3, 3 / 2, 9 / 16, 16 / 9, 1.0)
+
+#: A scene from beside somebody is at least this many pixels wide.
+MIN_BESIDE = 180
+#: Pixels over which the halves of a scene from beside somebody blend into each other,
+_FADE = 12
+#: and by which a detector's box may exceed the mask of the very same person.
+_SLACK = 12
 
 Rng = np.random.Generator
 
@@ -94,6 +103,30 @@ def scene_crop(rng: Rng, scene: Image.Image, size: tuple[int, int]) -> Image.Ima
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
 
 
+def beside_people(photo: Image.Image, mask: Image.Image, boxes: Boxes) -> Image.Image | None:
+    """What a photo shows to the left and right of its people, joined; None if too little.
+
+    A street photo becomes a narrow scene with all the clutter of a real place. Where the
+    halves meet they blend over a few pixels. People beside the mask, as far as ``boxes``
+    (N,4) xyxy tell, rule a photo out.
+    """
+    box = mask.getbbox()
+    if box is None:
+        return None
+    left, right = box[0], box[2]
+    others = boxes[(boxes[:, 0] < left - _SLACK) | (boxes[:, 2] > right + _SLACK)]
+    width = left + photo.width - right
+    if len(others) or width < MIN_BESIDE:
+        return None
+    fade = min(_FADE, left)
+    joined = Image.new("RGB", (width - fade, photo.height))
+    joined.paste(photo.crop((right, 0, photo.width, photo.height)), (left - fade, 0))
+    ramp = np.interp(np.arange(left), [left - fade - 0.5, left], [255, 0]).astype(np.uint8)
+    over = Image.fromarray(ramp[None].repeat(photo.height, axis=0))
+    joined.paste(photo.crop((0, 0, left, photo.height)), (0, 0), over)
+    return joined
+
+
 def backdrop(rng: Rng, size: tuple[int, int]) -> Image.Image:
     """A studio's background: white, black or any colour, plain or shaded from top to bottom."""
     kinds = [np.full(3, 255.0), np.zeros(3), rng.uniform(0, 256, 3), rng.uniform(0, 256, 3)]
@@ -129,9 +162,13 @@ def framed_tightly(rng: Rng, sample: Sample) -> Sample:
     )
 
 
-def random_canvas(rng: Rng) -> tuple[int, int]:
-    """A picture size (width, height) in pixels; the longer side is 400 to 640."""
-    ratio = ASPECT_RATIOS[rng.integers(len(ASPECT_RATIOS))]
+def random_canvas(rng: Rng, scene: Image.Image) -> tuple[int, int]:
+    """A picture size (width, height) in pixels; the longer side is 400 to 640.
+
+    A narrow scene gets a narrow picture, so that not too little of it is left.
+    """
+    ratios = [ratio for ratio in ASPECT_RATIOS if ratio < 1 or scene.width > 0.7 * scene.height]
+    ratio = ratios[rng.integers(len(ratios))]
     longest = int(rng.integers(400, 641))
     return (longest, round(longest / ratio)) if ratio >= 1 else (round(longest * ratio), longest)
 

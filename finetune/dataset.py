@@ -26,6 +26,7 @@ from .compose import (
     Rng,
     Sample,
     backdrop,
+    beside_people,
     composite,
     cut_out,
     cut_out_rgba,
@@ -38,6 +39,8 @@ from .manifest import Row, load_alpha, load_image, load_mask, open_image
 
 #: How often a picture with people is cut down to them, and a scene is a plain backdrop.
 TIGHT, PLAIN = 0.2, 0.2
+#: How often a scene is what a photo shows beside its people, instead of an empty scene.
+BESIDE = 0.5
 #: A YOLO person box of which the mask covers less than this holds somebody unlabelled.
 LABELLED_SHARE = 0.3
 
@@ -49,8 +52,8 @@ class Mix:
     photo: float = 0.40
     #: A photo with more people pasted in, so that they stand among real ones.
     group: float = 0.15
-    scene: float = 0.34
-    empty: float = 0.11
+    scene: float = 0.32
+    empty: float = 0.13
 
     def draw(self, rng: Rng) -> str:
         """One of the four names."""
@@ -117,6 +120,8 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.material, self.size, self.seed = material, size, seed
         self.photos, self.people, self.scenes = material.photos, material.people, material.scenes
+        # In which it is known where everybody is.
+        self.seen = [row for row in self.photos if "boxes" in row.extra]
         self.mix, self.augmented = mix or Mix(), augmented
         self.transform = augment.training(size) if augmented else augment.whole(size)
 
@@ -171,13 +176,14 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         )
 
     def _scene(self, rng: Rng, *, empty: bool) -> Sample:
-        canvas = random_canvas(rng)
+        scene = self._random_scene(rng)
+        canvas = random_canvas(rng, scene)
         persons = 0 if empty else int(rng.choice([1, 2, 3, 4, 5], p=[0.35, 0.25, 0.2, 0.1, 0.1]))
         things = int(rng.integers(0, 4)) if rng.random() < 0.4 else 0
         plain = rng.random() < PLAIN
         return composite(
             rng,
-            backdrop(rng, canvas) if plain else scene_crop(rng, self._random_scene(rng), canvas),
+            backdrop(rng, canvas) if plain else scene_crop(rng, scene, canvas),
             lambda height: self._person(rng, height),
             draw_heights(rng, persons) if persons else [],
             things=things,
@@ -185,6 +191,12 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         )
 
     def _random_scene(self, rng: Rng) -> Image.Image:
+        if self.augmented and self.seen and rng.random() < BESIDE:
+            for row in (self.seen[number] for number in rng.integers(len(self.seen), size=8)):
+                boxes = np.array(row.extra["boxes"], np.float32).reshape(-1, 5)[:, :4]
+                scene = beside_people(load_image(row), load_mask(row), boxes)
+                if scene is not None:
+                    return scene
         if not self.scenes:  # plain colour is a poor scene, but no wrong one
             return Image.new(
                 "RGB", (640, 480), tuple(int(value) for value in rng.integers(0, 256, 3))

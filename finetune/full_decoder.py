@@ -18,7 +18,7 @@ def fit_full_resolution(
 ) -> None:
     """Train only what the half decoder left out, so that d0 and d1 fit the rest again."""
     model.decoder = "full"
-    model = fold_batch_norm(model).to(run.accelerator.device)
+    model = run.config.laid_out(fold_batch_norm(model)).to(run.accelerator.device)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.split(".")[0] in FULL_RESOLUTION_PARTS)
     optimizer = torch.optim.Adam(

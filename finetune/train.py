@@ -62,6 +62,7 @@ def train(
     torch.manual_seed(config.seed)
     accelerator = Accelerator(
         cpu=config.device == "cpu",
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
         log_with="tensorboard",
         project_dir=str(config.out),
         # One batch is shared out among the processes: the same run on one or on many.
@@ -88,7 +89,7 @@ def train(
             f"{last}: a run is there already; add --resume to go on with it, or choose "
             "another --out."
         )
-    run.model, run.optimizer = accelerator.prepare(model, optimizer)
+    run.model, run.optimizer = accelerator.prepare(config.laid_out(model), optimizer)
     run.ema.model.to(accelerator.device)
 
     # ---- loop
