@@ -4,7 +4,9 @@
     cp report/report.json model_cards/results/photos.json
     python -m finetune card --before minmax:u2netp.onnx
 
-Numbers get into the documents this way only. ``--check`` says whether they are up to date.
+Reports on the option `crop` (--before 'bundled?crop=off' --after 'bundled?crop=self') belong into
+``model_cards/results/crop``. Numbers get into the documents this way only. ``--check`` says
+whether they are up to date.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from u2net_human_plugin.errors import DataError
 from .files import written_atomically
 from .metrics import binary
 from .predictors import Segment, load_predictor
-from .report import METRICS, slice_table, tables
+from .report import METRICS, crop_table, slice_table, tables
 from .sheets import Example, save_sheet
 
 CARD = Path("model_cards/u2net_human_ft.md")
-_START, _END = "<!-- results:start -->", "<!-- results:end -->"
+_RESULTS = Path("results")
+_CROP_RESULTS = _RESULTS / "crop"
 #: A slice of fewer pictures is no ground for a statement.
 _ENOUGH = 5
 
@@ -47,11 +50,15 @@ def card(
     if before and not check:
         save_sheet(list(_examples(before)), folder / CARD.parent / "examples.jpg")
     provenance = weights.provenance()
-    reports = read_reports(folder, provenance["sha256"]["onnx"])
-    readme = folder / "README.md"
+    checksum = provenance["sha256"]["onnx"]
+    reports = read_reports(folder, checksum)
+    crops = read_reports(folder, checksum, _CROP_RESULTS)
+    readme = (folder / "README.md").read_text("utf-8")
+    readme = fill_results(readme, "results", render_results(provenance, reports))
+    readme = fill_results(readme, "crop", crop_table(crops))
     texts = {
-        folder / CARD: render_card(folder, provenance, reports),
-        readme: fill_results(readme.read_text("utf-8"), render_results(provenance, reports)),
+        folder / CARD: render_card(folder, provenance, reports, crops),
+        folder / "README.md": readme,
     }
     outdated = [
         path
@@ -70,33 +77,39 @@ def card(
         print(path)
 
 
-def read_reports(folder: Path, onnx_sha256: str) -> list[dict[str, Any]]:
+def read_reports(folder: Path, onnx_sha256: str, results: Path = _RESULTS) -> list[dict[str, Any]]:
     """The reports in ``model_cards/results``, by file name, each with a "title" and "file".
 
     Raises:
         DataError: a report judges other weights than the bundled ones, or is none.
     """
     reports = []
-    for path in sorted((folder / CARD.parent / "results").glob("*.json")):
+    for path in sorted((folder / CARD.parent / results).glob("*.json")):
         try:
             report = json.loads(path.read_text("utf-8"))
             judged = report["models"]["after"]["sha256"]
+            foreign = results == _CROP_RESULTS and report["models"]["after"]["kind"] != "bundled"
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path}: not a report.json of `python -m finetune evaluate` ({error!r})."
             ) from None
-        if judged != onnx_sha256:
+        if judged != onnx_sha256 and not foreign:
             raise DataError(
                 f"{path}: judges weights with SHA-256 {judged}, but the bundled ones have "
                 f"{onnx_sha256}; run `python -m finetune evaluate --after bundled` again."
             )
-        title = path.stem.replace("_", " ").capitalize()
-        reports.append({**report, "title": title, "file": f"results/{path.name}"})
+        # What comes after a full stop tells reports on the same pictures apart.
+        title = path.stem.partition(".")[0].replace("_", " ").capitalize()
+        file = (results / path.name).as_posix()
+        reports.append({**report, "title": title, "file": file})
     return reports
 
 
 def render_card(
-    folder: Path, provenance: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]
+    folder: Path,
+    provenance: Mapping[str, Any],
+    reports: Sequence[Mapping[str, Any]],
+    crops: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The whole model card: YAML front matter and Markdown."""
     from huggingface_hub import ModelCard, ModelCardData
@@ -122,6 +135,7 @@ def render_card(
         runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
         reports=[{**report, "tables": tables(report)} for report in reports],
         weakest=weakest(reports),
+        crop=crop_table(crops) if crops else None,
         pictures="examples.jpg" if (parts / "examples.jpg").is_file() else None,
         log=log,
         sources=list(_sources(parts, runs)),
@@ -130,7 +144,7 @@ def render_card(
 
 
 def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
-    """What stands between README's two markers."""
+    """What stands between README's markers of results."""
     parts = []
     if not provenance.get("training"):
         parts.append("The bundled weights are the official U²-Netp, not yet fine-tuned.")
@@ -153,17 +167,18 @@ def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str,
     return "\n\n".join(parts)
 
 
-def fill_results(readme: str, results: str) -> str:
-    """``readme`` with ``results`` between its markers.
+def fill_results(readme: str, name: str, results: str) -> str:
+    """``readme`` with ``results`` between the markers called ``name``.
 
     Raises:
         DataError: a marker is missing.
     """
-    if readme.count(_START) != 1 or readme.count(_END) != 1:
-        raise DataError(f"README.md: expected one {_START} and one {_END}.")
-    head, rest = readme.split(_START)
-    tail = rest.split(_END)[1]
-    return f"{head}{_START}\n{results}\n{_END}{tail}"
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    if readme.count(start) != 1 or readme.count(end) != 1:
+        raise DataError(f"README.md: expected one {start} and one {end}.")
+    head, rest = readme.split(start)
+    tail = rest.split(end)[1]
+    return f"{head}{start}\n{results}\n{end}{tail}"
 
 
 def weakest(reports: Sequence[Mapping[str, Any]], count: int = 5) -> str:

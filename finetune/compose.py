@@ -21,6 +21,10 @@ MAX_ENLARGEMENT = 1.15
 #: Width by height of the pictures that are composed, by how common they are in cameras.
 ASPECT_RATIOS = (3 / 4, 4 / 3, 2 / 3, 3 / 2, 9 / 16, 16 / 9, 1.0)
 
+#: The longer side of a composed picture, in pixels: smallest, largest.
+LONGEST_SIDE = (400, 640)
+#: Heights of figures, as shares of the picture's: small, half-length, filling the frame.
+HEIGHT_BANDS = ((0.05, 0.25), (0.25, 0.7), (0.7, 1.3))
 #: A scene from beside somebody is at least this many pixels wide.
 MIN_BESIDE = 180
 #: Pixels over which the halves of a scene from beside somebody blend into each other,
@@ -162,14 +166,16 @@ def framed_tightly(rng: Rng, sample: Sample) -> Sample:
     )
 
 
-def random_canvas(rng: Rng, scene: Image.Image) -> tuple[int, int]:
-    """A picture size (width, height) in pixels; the longer side is 400 to 640.
+def random_canvas(
+    rng: Rng, scene: Image.Image, longest_side: tuple[int, int] = LONGEST_SIDE
+) -> tuple[int, int]:
+    """A picture size (width, height) in pixels; the longer side is in ``longest_side``.
 
     A narrow scene gets a narrow picture, so that not too little of it is left.
     """
     ratios = [ratio for ratio in ASPECT_RATIOS if ratio < 1 or scene.width > 0.7 * scene.height]
     ratio = ratios[rng.integers(len(ratios))]
-    longest = int(rng.integers(400, 641))
+    longest = int(rng.integers(longest_side[0], longest_side[1] + 1))
     return (longest, round(longest / ratio)) if ratio >= 1 else (round(longest * ratio), longest)
 
 
@@ -196,14 +202,15 @@ def thing(rng: Rng, texture: Image.Image) -> CutOut:
     return CutOut(tinted, alpha, frozenset())
 
 
-def draw_heights(rng: Rng, persons: int) -> list[float]:
+def draw_heights(
+    rng: Rng, persons: int, bands: Sequence[tuple[float, float]] = HEIGHT_BANDS
+) -> list[float]:
     """Heights of the figures as shares of the picture's, smallest (farthest) first.
 
     Small, half-length and frame-filling figures are equally frequent. Three groups in
     four hold figures of about one size; in the others some stand far behind.
     """
-    bands = ((0.05, 0.25), (0.25, 0.7), (0.7, 1.3))
-    low, high = bands[rng.integers(3)]
+    low, high = bands[int(rng.integers(len(bands)))]
     common = rng.uniform(low, high)
     spread = (0.8, 1.2) if rng.random() < 0.75 else (0.3, 1.0)
     return sorted(common * rng.uniform(*spread) if persons > 1 else common for _ in range(persons))

@@ -1,15 +1,19 @@
-"""python -m finetune compose: render composites to a folder, for evaluation.
+r"""python -m finetune compose: render composites to a folder, for evaluation.
 
     python -m finetune compose --manifest data/manifest.jsonl --out runs/composites
 
 From the people and scenes that `train` holds back (or of another split) it makes pictures
 unlike the training photos: one to five people, 5 % to 130 % of the picture's height,
 overlapping, cut by the frame; and empty scenes. The manifest it writes says for each how
-many people it holds and how tall the largest stands.
+many people it holds and how tall the largest stands. Small figures in large pictures:
+
+    python -m finetune compose --manifest data/manifest.jsonl --out runs/small \
+        --heights 0.05-0.15 --side 1600 --empty 0
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +21,7 @@ import typer
 
 from u2net_human_plugin.errors import PluginError
 
+from .compose import HEIGHT_BANDS, LONGEST_SIDE
 from .dataset import Material, Mix, PeopleDataset, held_back
 from .files import written_atomically
 from .manifest import Row, read_manifest, write_manifest
@@ -30,6 +35,15 @@ def compose(
     split: Annotated[
         str, typer.Option(help="held-back (what train validates with), train or test.")
     ] = "held-back",
+    source: Annotated[
+        list[str] | None, typer.Option(help="People from this source alone; repeatable.")
+    ] = None,
+    heights: Annotated[
+        str, typer.Option(help="Heights of the people, shares of the picture's: 0.05-0.15.")
+    ] = "",
+    side: Annotated[
+        int | None, typer.Option(min=64, help="Longer side in pixels.  [default: 400 to 640]")
+    ] = None,
     coarse: Annotated[list[str], typer.Option(help="SOURCE=PIXELS, as for train.")] = [],  # noqa: B006 - typer's way to say "none"
     seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
 ) -> None:
@@ -38,10 +52,23 @@ def compose(
 
     try:
         rows = [row for path in manifest for row in read_manifest(path)]
-        chosen = [row for row in rows if _in_split(row, split)]
-        material = Material(chosen, parse_coarse(coarse))
-        written = render(material, out, "composite", Mix(0, 0, 1, 0), count, seed)
-        written += render(material, out, "empty", Mix(0, 0, 0, 1), empty, seed)
+        people = [row for row in rows if row.mask is not None and _in_split(row, split)]
+        people = [row for row in people if not source or row.source in source]
+        scenes = [row for row in rows if row.mask is None]
+        # A test split may have no scenes of its own; those held back were not trained on, either.
+        scenes = [row for row in scenes if _in_split(row, split)] or [
+            row for row in scenes if _in_split(row, "held-back")
+        ]
+        drawn = partial(
+            PeopleDataset,
+            Material([*people, *scenes], parse_coarse(coarse)),
+            seed=seed,
+            augmented=False,
+            height_bands=parse_heights(heights) if heights else HEIGHT_BANDS,
+            longest_side=(side, side) if side else LONGEST_SIDE,
+        )
+        written = render(drawn(mix=Mix(0, 0, 1, 0)), out, "composite", count)
+        written += render(drawn(mix=Mix(0, 0, 0, 1)), out, "empty", empty)
         write_manifest(out / "manifest.jsonl", written)
     except PluginError as error:
         typer.echo(f"error: {error}", err=True)
@@ -49,10 +76,21 @@ def compose(
     typer.echo(f"{out / 'manifest.jsonl'}: {len(written)} pictures")
 
 
-def render(material: Material, out: Path, name: str, mix: Mix, count: int, seed: int) -> list[Row]:
-    """Write ``count`` pictures of ``mix`` as ``name``-0000.png … and return their rows."""
-    dataset = PeopleDataset(material, seed=seed, mix=mix, augmented=False)
-    licence = "; ".join(sorted({row.licence for row in material.rows}))
+def parse_heights(text: str) -> list[tuple[float, float]]:
+    """[(0.05, 0.15)] from "0.05-0.15"."""
+    low, _, high = text.partition("-")
+    try:
+        band = float(low), float(high)
+    except ValueError:
+        band = 0.0, 0.0
+    if not 0 < band[0] <= band[1]:
+        raise typer.BadParameter(f"--heights {text!r}: expected LOW-HIGH, e.g. 0.05-0.15.")
+    return [band]
+
+
+def render(dataset: PeopleDataset, out: Path, name: str, count: int) -> list[Row]:
+    """Write its first ``count`` pictures as ``name``-0000.png … and return their rows."""
+    licence = "; ".join(sorted({row.licence for row in dataset.material.rows}))
     rows = []
     for folder in ("images", "masks"):
         (out / folder).mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,8 @@ from u2net_human_plugin.preprocess import SIZE, normalize
 
 from . import augment
 from .compose import (
+    HEIGHT_BANDS,
+    LONGEST_SIDE,
     CutOut,
     Rng,
     Sample,
@@ -106,7 +108,9 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
     """An endless, reproducible supply of training pictures.
 
     Item ``n`` is a dict of float32 tensors: ``image`` (3,size,size) as the network takes
-    it, ``alpha`` (1,size,size) in 0…1, ``weight`` (1,size,size) in 0…1.
+    it, ``alpha`` (1,size,size) in 0…1, ``weight`` (1,size,size) in 0…1. ``height_bands`` and
+    ``longest_side`` hold for composites, see :func:`~finetune.compose.draw_heights` and
+    :func:`~finetune.compose.random_canvas`.
     """
 
     def __init__(
@@ -117,12 +121,15 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         seed: int = 0,
         mix: Mix | None = None,
         augmented: bool = True,
+        height_bands: Sequence[tuple[float, float]] = HEIGHT_BANDS,
+        longest_side: tuple[int, int] = LONGEST_SIDE,
     ) -> None:
         self.material, self.size, self.seed = material, size, seed
         self.photos, self.people, self.scenes = material.photos, material.people, material.scenes
         # In which it is known where everybody is.
         self.seen = [row for row in self.photos if "boxes" in row.extra]
         self.mix, self.augmented = mix or Mix(), augmented
+        self.height_bands, self.longest_side = height_bands, longest_side
         self.transform = augment.training(size) if augmented else augment.whole(size)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
@@ -166,7 +173,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         return Sample(image, mask, weight, int(box is not None), height)
 
     def _group(self, rng: Rng, photo: Sample) -> Sample:
-        heights = draw_heights(rng, int(rng.integers(1, 4)))
+        heights = draw_heights(rng, int(rng.integers(1, 4)), self.height_bands)
         return composite(
             rng,
             photo.image,
@@ -177,7 +184,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
 
     def _scene(self, rng: Rng, *, empty: bool) -> Sample:
         scene = self._random_scene(rng)
-        canvas = random_canvas(rng, scene)
+        canvas = random_canvas(rng, scene, self.longest_side)
         persons = 0 if empty else int(rng.choice([1, 2, 3, 4, 5], p=[0.35, 0.25, 0.2, 0.1, 0.1]))
         things = int(rng.integers(0, 4)) if rng.random() < 0.4 else 0
         plain = rng.random() < PLAIN
@@ -185,7 +192,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
             rng,
             backdrop(rng, canvas) if plain else scene_crop(rng, scene, canvas),
             lambda height: self._person(rng, height),
-            draw_heights(rng, persons) if persons else [],
+            draw_heights(rng, persons, self.height_bands) if persons else [],
             things=things,
             texture=self._random_scene(rng) if things else None,
         )

@@ -215,6 +215,8 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
         "height": row.extra.get("person_height") or _height(person),
         "area": float(person.mean()),
         "persons": row.extra.get("persons"),
+        # What `prepare` doubts about the mask; None where it has not looked.
+        "flags": row.extra.get("flags", [] if "boxes" in row.extra else None),
     }
     for name, model in models.items():
         start = time.perf_counter()

@@ -9,8 +9,8 @@ import numpy as np
 
 from .bootstrap import compare
 
-#: One picture: "source", "empty_scene", "height", "area", "persons", and under "before" and
-#: "after" the scores of each model.
+#: One picture: "source", "empty_scene", "height", "area", "persons", "flags", and under
+#: "before" and "after" the scores of each model.
 Picture = Mapping[str, Any]
 
 #: Scores of pictures with people: name in tables, and whether more is better.
@@ -41,6 +41,7 @@ def summarise(pictures: Sequence[Picture]) -> dict[str, Any]:
         "height of the people": _by(people, lambda picture: _range(picture["height"], HEIGHTS)),
         "area of the mask": _by(people, lambda picture: _range(picture["area"], AREAS)),
         "number of people": _by(people, _persons),
+        "doubt about the mask": _by(people, _flags),
     }
     return {
         "overall": _scores(people) if people else None,
@@ -127,6 +128,29 @@ def slice_table(title: str, groups: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def crop_table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """One line per report on a `crop` setting: what a closer look gains, and what it costs."""
+    lines = [
+        "| pictures | | crop | IoU | Boundary IoU | error 1−IoU cut | time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for report in reports:
+        before, after = (report["models"][model] for model in ("before", "after"))
+        scores, seconds = report["overall"], report["seconds_per_picture"]
+        crops = [model["options"]["crop"] for model in (before, after)]
+        cells = [
+            report["title"],
+            str(scores["pictures"]),
+            f"{after['spec'].partition('?')[0].rpartition('/')[2]}: {' → '.join(crops)}",
+            _arrow(scores["iou"]),
+            _arrow(scores["boundary_iou"]),
+            f"{100 * scores['iou']['error_cut']:.0f} %",
+            f"× {seconds['after'] / seconds['before']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 _COLUMNS = ("before", "after", "difference")
 
 
@@ -186,6 +210,12 @@ def _range(share: float, ends: Sequence[float]) -> str:
 
 def _persons(picture: Picture) -> str:
     return "unknown" if picture["persons"] is None else str(picture["persons"])
+
+
+def _flags(picture: Picture) -> str:
+    """By `prepare`'s flags: "unlabelled_person" means that the true mask leaves somebody out."""
+    flags = picture.get("flags")
+    return "unknown" if flags is None else ", ".join(flags).replace("_", " ") or "none"
 
 
 def _cell(estimate: Mapping[str, float | None], signed: bool) -> str:

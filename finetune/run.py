@@ -73,7 +73,7 @@ class TrainConfig:
     def laid_out(self, model: U2Net) -> U2Net:
         """``model`` with its weights in the memory layout that suits the precision, in place."""
         if self.precision == "bf16":  # the convolutions are half as fast on the usual layout
-            return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+            return model.to(memory_format=torch.channels_last)
         return model
 
     def record(self) -> dict[str, Any]:

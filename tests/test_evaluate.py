@@ -302,6 +302,13 @@ class TestSummary:
         }
         assert list(slices)[:2] == ["0–5 %", "5–15 %"]
 
+    def test_slices_by_doubt(self):
+        """Pictures whose true mask leaves somebody out are told apart, where that is known."""
+        flagged = [picture(0.5, 0.5) | {"flags": flags} for flags in ([], ["unlabelled_person"])]
+        slices = report.summarise([*flagged, picture(0.5, 0.5)])["slices"]
+        assert list(slices["doubt about the mask"]) == ["none", "unlabelled person", "unknown"]
+        assert "doubt about the mask" not in report.summarise([picture(0.5, 0.5)])["slices"]
+
     def test_empty_scenes_stand_apart(self):
         """They do not enter the means of pictures with people."""
         scene = picture(0.0, 1.0, empty_scene=True)

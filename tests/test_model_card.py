@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT
@@ -132,17 +133,17 @@ class TestReadme:
         """The results replace the old ones; the rest of README stays."""
         results = card.render_results(PROVENANCE, reports)
         before = "a\n<!-- results:start -->\nold\n<!-- results:end -->\nb\n"
-        filled = card.fill_results(before, results)
+        filled = card.fill_results(before, "results", results)
         assert filled.startswith("a\n<!-- results:start -->\n**Photos**")
         assert filled.endswith("\n<!-- results:end -->\nb\n")
         assert "old" not in filled
         assert "| ccp | 5 | 0.700 → 0.800" in filled
-        assert card.fill_results(filled, results) == filled
+        assert card.fill_results(filled, "results", results) == filled
 
     def test_missing_marker_is_an_error(self):
         """A README without the markers is left alone."""
         with pytest.raises(DataError, match="results:end"):
-            card.fill_results("<!-- results:start -->", "x")
+            card.fill_results("<!-- results:start -->", "results", "x")
 
 
 class TestReports:
@@ -158,6 +159,29 @@ class TestReports:
         path.write_text("[]")
         with pytest.raises(DataError, match=r"not a report\.json"):
             card.read_reports(tmp_path, "0a11")
+
+    def test_reports_on_crops_may_judge_other_weights(self, tmp_path):
+        """In results/crop the official weights stand beside the bundled ones, which must fit."""
+        folder = tmp_path / "model_cards" / "results" / "crop"
+        folder.mkdir(parents=True)
+        path = folder / "small_figures.self.json"
+        path.write_text(json.dumps({"models": {"after": {"sha256": "1", "kind": "onnx"}}}))
+        (found,) = card.read_reports(tmp_path, "0a11", Path("results/crop"))
+        assert (found["title"], found["file"]) == ("Small figures", "results/crop/" + path.name)
+        path.write_text(json.dumps({"models": {"after": {"sha256": "1", "kind": "bundled"}}}))
+        with pytest.raises(DataError, match="judges weights with SHA-256 1"):
+            card.read_reports(tmp_path, "0a11", Path("results/crop"))
+
+    def test_crop_table(self, reports):
+        """One line: which weights, from which crop to which, what it gains and costs."""
+        models = {
+            name: {"spec": f"../u2netp.onnx?crop={crop}", "options": {"crop": crop}}
+            for name, crop in (("before", "off"), ("after", "self"))
+        }
+        table = report.crop_table([{**reports[0], "models": models}])
+        line = "| Photos | 10 | u2netp.onnx: off → self | 0.750 → 0.856 ["
+        assert line in table
+        assert table.endswith("| 42 % | × 1.0 |")
 
 
 @pytest.mark.skipif(not (CHECKOUT / "README.md").is_file(), reason="needs the checkout")

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from typer.testing import CliRunner
 
+from finetune.__main__ import app
 from finetune.batch_norm import calibrate
+from finetune.compose import beside_people
 from finetune.dataset import Material, Mix, PeopleDataset, held_back
 from finetune.interpolate import interpolate
 from finetune.manifest import read_manifest
@@ -171,6 +174,17 @@ def test_resume_with_other_arguments_is_refused(data: Path, finished: Path) -> N
         train(config(data, finished, seed=5), resume=True)
 
 
+def test_bfloat16_follows_float32(data: Path, finished: Path, tmp_path: Path) -> None:
+    """--precision bf16: the losses are nearly the same, the weights stay float32."""
+    options = ("--precision", "bf16", "--full-decoder-steps", "1")
+    done = run(command(data, tmp_path, *QUICK, *options))
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(losses(tmp_path), losses(finished), rtol=0.05)
+    assert losses(tmp_path) != losses(finished)
+    state = torch.load(tmp_path / "u2net_finetuned.pth", weights_only=True)
+    assert state["stage1.rebnconvin.conv_s1.weight"].dtype == torch.float32
+
+
 def test_existing_run_is_not_overwritten(data: Path, finished: Path) -> None:
     """Without --resume, a folder that holds a run is left alone."""
     before = (finished / "last.pt").read_bytes()
@@ -273,6 +287,56 @@ def test_unlabelled_people_and_coarse_contours_do_not_count(data: Path) -> None:
     assert change.any()
     assert (weight[:, 1:][change] == 0).all()
     assert weight[alpha == 255].max() == 255
+
+
+def street(boxes: list[list[float]], width: int = 240) -> Image.Image | None:
+    """What is beside a green person, 40 wide, between a red and a blue half."""
+    photo = Image.new("RGB", (width, 60), (255, 0, 0))
+    left = (width - 40) // 2
+    photo.paste((0, 0, 255), (left, 0, width, 60))
+    mask = Image.new("L", photo.size)
+    mask.paste(255, (left, 10, left + 40, 60))
+    photo.paste((0, 255, 0), (0, 0), mask)
+    return beside_people(photo, mask, np.array(boxes, np.float32).reshape(-1, 4))
+
+
+def test_scene_from_beside_a_person_shows_nothing_of_them() -> None:
+    """The halves left and right of the person, joined; their own detector box is no obstacle."""
+    scene = street([[95, 5, 150, 60]])
+    assert scene is not None
+    pixels = np.asarray(scene)
+    assert pixels.shape[0] == 60
+    assert pixels.shape[1] < 200
+    assert pixels[..., 1].max() == 0
+    assert (pixels[:, :80] == (255, 0, 0)).all()
+    assert (pixels[:, -80:] == (0, 0, 255)).all()
+
+
+def test_no_scene_from_beside_others_or_in_too_little_room() -> None:
+    """A second person, a narrow photo, and a mask without anybody give no scene."""
+    assert street([[100, 10, 140, 60], [200, 10, 230, 60]]) is None
+    assert street([], width=200) is None
+    photo = Image.new("RGB", (300, 300))
+    assert beside_people(photo, Image.new("L", photo.size), np.zeros((0, 4), np.float32)) is None
+
+
+def test_composed_pictures_are_as_asked(data: Path, tmp_path: Path) -> None:
+    """compose --heights --side --source: small people of that source alone, in large pictures."""
+    options = ["--heights", "0.1-0.2", "--side", "300", "--count", "4", "--empty", "1"]
+    inputs = ["--manifest", str(data), "--split", "train", "--source", "made"]
+    done = CliRunner().invoke(app, ["compose", *inputs, "--out", str(tmp_path), *options])
+    assert done.exit_code == 0, done.output
+    rows = read_manifest(tmp_path)
+    assert [row.extra["persons"] > 0 for row in rows] == [True] * 4 + [False]
+    for row in rows:
+        with Image.open(row.image) as image:
+            assert max(image.size) == 300
+    # Half-length people are not among these; a figure turned aslant is a little higher.
+    assert all(row.extra["person_height"] <= 0.3 for row in rows)
+    nobody = CliRunner().invoke(app, ["compose", *inputs[:-1], "x", "--out", str(tmp_path / "x")])
+    assert nobody.exit_code == 1
+    wrong = CliRunner().invoke(app, ["compose", *inputs, "--out", "x", "--heights", "0.3-0.1"])
+    assert wrong.exit_code == 2
 
 
 def test_held_back_rows_do_not_depend_on_the_others() -> None:
