@@ -17,18 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from PIL import Image
 
 from u2net_human_plugin import weights
 from u2net_human_plugin.errors import DataError
 
+from .example_pictures import hard_cases, options_shown
 from .files import written_atomically
-from .metrics import binary
-from .predictors import Segment, load_predictor
 from .report import METRICS, crop_table, slice_table, tables
-from .sheets import Example, save_sheet
+from .sheets import save_sheet
 
 CARD = Path("model_cards/u2net_human_ft.md")
 _RESULTS = Path("results")
@@ -48,7 +45,8 @@ def card(
 ) -> None:
     """Write the model card and README's results from provenance and reports."""
     if before and not check:
-        save_sheet(list(_examples(before)), folder / CARD.parent / "examples.jpg")
+        save_sheet(hard_cases(before), folder / CARD.parent / "examples.jpg")
+        save_sheet(options_shown(), folder / CARD.parent / "options.jpg")
     provenance = weights.provenance()
     checksum = provenance["sha256"]["onnx"]
     reports = read_reports(folder, checksum)
@@ -251,34 +249,3 @@ def _sources(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[s
             "terms": entry["licence"] or "none stated",
         }
         yield {**unknown, **known.get(name, {}), "pictures": entry["pictures"]}
-
-
-def _examples(before: str) -> Iterator[Any]:
-    """Pictures that may be shown, beside both models' cut-outs."""
-    from skimage import data
-
-    models = {"official": load_predictor(before), "ours": load_predictor("bundled")}
-    for name, image in _permitted(data, models["ours"].segment).items():
-        masks = [model.segment(image) for model in models.values()]
-        shares = [
-            f"{title}: {100 * float(np.mean(binary(mask))):.1f} %"
-            for title, mask in zip(models, masks, strict=True)
-        ]
-        yield Example(image, masks, [name, *shares])
-
-
-def _permitted(data: Any, segment: Segment) -> dict[str, Image.Image]:
-    astronaut = Image.fromarray(data.astronaut())
-    small, size = Image.fromarray(data.rocket()), (96, 96)
-    outline = Image.fromarray(segment(astronaut)).resize(size, Image.Resampling.LANCZOS)
-    figure = astronaut.resize(size, Image.Resampling.LANCZOS)
-    small.paste(figure, (small.width // 4, small.height - size[1]), outline)
-    return {
-        "astronaut": astronaut,
-        "astronaut, turned": astronaut.transpose(Image.Transpose.ROTATE_90),
-        "astronaut, small": small,
-        "camera": Image.fromarray(data.camera()).convert("RGB"),
-        "chelsea": Image.fromarray(data.chelsea()),
-        "coffee": Image.fromarray(data.coffee()),
-        "rocket": Image.fromarray(data.rocket()),
-    }
