@@ -55,9 +55,7 @@ def _twelve() -> dict[str, Image.Image]:
         "turned": astronaut.transpose(Image.Transpose.ROTATE_90),
         "upside down": ImageOps.flip(astronaut),
         "in the dark": ImageEnhance.Brightness(astronaut).enhance(0.2),
-        "grey, low contrast": ImageEnhance.Contrast(astronaut.convert("L"))
-        .enhance(0.3)
-        .convert("RGB"),
+        "grey, low contrast": ImageEnhance.Contrast(grey).enhance(0.3).convert("RGB"),
         "small": _with_figures(data.rocket(), [(0.15, 0.3)]),
         "a group": _with_figures(data.brick(), [(0.45, 0.5), (0.6, 0.25), (0.7, 0.7)]),
         "camera": Image.fromarray(data.camera()).convert("RGB"),

@@ -46,6 +46,7 @@ ALL_OPTIONS = [
     Options(crop="self", persons="largest", refine="on"),
     Options(persons="all", max_persons=1, min_person=0.01),
     Options(refine="on"),
+    Options(crop="self", flip="on"),
 ]
 sizes = st.tuples(st.integers(1, 400), st.integers(1, 400))
 
@@ -111,6 +112,25 @@ def test_nobody_in_the_picture_gives_an_empty_mask(options: Options) -> None:
     assert high == (0 if options.chooses_persons else 3)
     dark = HumanSegmenter(network=Light()).mask(Image.new("RGB", (200, 100)), options)
     assert dark.getextrema() == (0, 0)
+
+
+def test_flip_takes_the_mean_with_the_mirrored_picture() -> None:
+    """A network that knows only the left half is half sure of either; one batch serves both."""
+
+    class LeftHalf(Light):
+        def __call__(self, batch: np.ndarray) -> np.ndarray:
+            alphas = super().__call__(batch)
+            alphas[:, :, 80:] = 0
+            return alphas
+
+    network = LeftHalf()
+    segmenter = HumanSegmenter(network=network, crop="off")
+    white = Image.new("RGB", (320, 320), "white")
+    plain = np.asarray(segmenter.mask(white))
+    assert (plain[:, :150].min(), plain[:, 170:].max()) == (255, 0)
+    both = np.asarray(segmenter.mask(white, Options(crop="off", flip="on")))
+    assert np.abs(both[:, [0, 100, 219, 319]].astype(int) - 128).max() <= 1
+    assert network.batches == [1, 2]
 
 
 def test_nothing_leaks_from_one_picture_to_the_next() -> None:

@@ -70,7 +70,7 @@ class HumanSegmenter:
         """
         options = options if options is not None else self.options
         rgb = to_rgb(_checked(image))
-        coarse = self._alphas([rgb])[0]
+        coarse = self._alphas([rgb], options)[0]
         mask = _full_size(coarse, rgb, options)
         if options.crop == "off" and not options.chooses_persons:
             return mask
@@ -81,7 +81,7 @@ class HumanSegmenter:
             closer = people.crops_xyxy(
                 people.extended_xyxy(boxes[kept], coarse, rgb.size), rgb.size
             )
-            alphas = self._alphas(rgb.crop(box) for box in closer)
+            alphas = self._alphas((rgb.crop(box) for box in closer), options)
             for box, alpha in zip(closer, alphas, strict=True):
                 paste(mask, _full_size(alpha, rgb.crop(box), options), box)
         if options.chooses_persons:
@@ -99,12 +99,19 @@ class HumanSegmenter:
             return people.checked_boxes(self.detector(rgb), rgb.size)
         return people.locate(coarse, rgb.size)
 
-    def _alphas(self, views: Iterable[Image.Image]) -> npt.NDArray[np.float32]:
+    def _alphas(self, views: Iterable[Image.Image], options: Options) -> npt.NDArray[np.float32]:
         """(N,h,w) in 0…1, from one batch."""
         inputs = [network_input(view, self.network.size or SIZE) for view in views]
         if not inputs:
             return np.empty((0, 1, 1), np.float32)
-        alphas = self.network(np.stack(inputs))
+        batch = np.stack(inputs)
+        if options.flip == "on":
+            both = self._answers(np.concatenate((batch, batch[..., ::-1])))
+            return (both[: len(batch)] + both[len(batch) :, :, ::-1]) / np.float32(2)
+        return self._answers(batch)
+
+    def _answers(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        alphas = self.network(batch)
         # The tolerance is for half precision. Anything compared with NaN is False.
         if not ((alphas > -0.01) & (alphas < 1.01)).all():
             raise WeightsError(
