@@ -129,7 +129,7 @@ def test_flip_takes_the_mean_with_the_mirrored_picture() -> None:
     plain = np.asarray(segmenter.mask(white))
     assert (plain[:, :150].min(), plain[:, 170:].max()) == (255, 0)
     both = np.asarray(segmenter.mask(white, Options(crop="off", flip="on")))
-    assert np.abs(both[:, [0, 100, 219, 319]].astype(int) - 128).max() <= 1
+    assert np.abs(both[:, [0, 100, 219, 319]].astype(int) - 128).max() <= 2
     assert network.batches == [1, 2]
 
 

@@ -35,8 +35,8 @@ _ACCEPTED = {
     "persons": '"all", "largest" or "center"',
     "max_persons": "a whole number from 1",
     "min_person": "a share of the picture, from 0 up to but not including 1",
-    "flip": '"on" or "off"',
     "refine": '"on" or "off"',
+    "flip": '"on" or "off"',
 }
 
 
@@ -59,11 +59,11 @@ class Options:
     max_persons: int | None = None
     #: Drop people whose box covers less than this share of the picture's area.
     min_person: float = 0.0
+    #: "on" sharpens the mask's edge with the photo's own at full resolution.
+    refine: Switch = "off"
     #: "on" also looks at the mirrored picture and takes the mean of both answers, in twice
     #: the time.
     flip: Switch = "off"
-    #: "on" sharpens the mask's edge with the photo's own at full resolution.
-    refine: Switch = "off"
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -163,6 +163,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "persons": _is_one_of(Persons),
     "max_persons": lambda value: _is_number(value) and isinstance(value, int) and value >= 1,
     "min_person": lambda value: _is_number(value) and 0 <= value < 1,
-    "flip": _is_one_of(Switch),
     "refine": _is_one_of(Switch),
+    "flip": _is_one_of(Switch),
 }
