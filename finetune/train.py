@@ -39,12 +39,17 @@ BEST = "best.pt"
 
 
 def train(
-    config: TrainConfig, *, resume: bool = False, minutes: float | None = None
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    finish: bool = False,
+    minutes: float | None = None,
 ) -> Path | None:
     """Run or resume a training; return the final checkpoint, or None if it ended early.
 
-    Ending early (``minutes`` over, Ctrl-C, SIGTERM) writes ``last.pt``, from which
-    ``resume=True`` goes on with the same pictures and losses as an uninterrupted run.
+    With ``finish`` a run that was stopped trains no further: its best weights become the
+    final checkpoint. Ending early (``minutes`` over, Ctrl-C, SIGTERM) writes ``last.pt``, from
+    which ``resume=True`` goes on with the same pictures and losses as an uninterrupted run.
 
     Raises:
         DataError: the manifest, or what is to be resumed, cannot be used.
@@ -82,8 +87,10 @@ def train(
         _describe(training, held),
     )
     last = config.out / LAST
-    if resume and last.is_file():
+    if (resume or finish) and last.is_file():
         run.restore(last)
+    elif finish:
+        raise DataError(f"{last}: no such file; there is no stopped run to finish.")
     elif last.is_file():
         raise DataError(
             f"{last}: a run is there already; add --resume to go on with it, or choose "
@@ -94,10 +101,11 @@ def train(
 
     # ---- loop
     accelerator.init_trackers("tensorboard")
-    sets = _validation(accelerator, Material(held, config.coarse) if held else None, config)
     try:
         with StopRequest(minutes) as stop_request:
-            _loop(run, dataset, sets, stop_request)
+            if not finish:
+                kept = Material(held, config.coarse) if held else None
+                _loop(run, dataset, _validation(accelerator, kept, config), stop_request)
             final = _finish(run, dataset, stop_request)
     except Stop as stop:
         run.save(LAST)
@@ -189,6 +197,8 @@ def _finish(run: Run, dataset: PeopleDataset, stop_request: StopRequest) -> Path
     config = run.config
     run.accelerator.wait_for_everyone()  # the main process may still be writing it
     best = config.out / BEST
+    if not best.is_file():  # stopped before anything was measured
+        best = config.out / LAST
     model = load_checkpoint(best, config.decoder)
     if config.decoder == "half" and config.full_decoder_steps:
         fit_full_resolution(run, model, dataset, stop_request)

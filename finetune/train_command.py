@@ -68,6 +68,10 @@ def train(
         ),
     ] = "fp32",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    finish: Annotated[
+        bool,
+        typer.Option("--finish", help="Train no further; make the result of a stopped run's best."),
+    ] = False,
     minutes: Annotated[
         Optional[float],  # noqa: UP045 - as above
         typer.Option(help="Stop in order after so long; --resume goes on."),
@@ -121,7 +125,7 @@ def train(
         precision=precision,  # type: ignore[arg-type]
     )
     try:
-        final = training.train(config, resume=resume, minutes=minutes)
+        final = training.train(config, resume=resume, finish=finish, minutes=minutes)
     except PluginError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

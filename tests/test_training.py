@@ -161,6 +161,21 @@ def test_terminated_run_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) 
     assert len(losses(tmp_path)) >= 1
 
 
+def test_stopped_run_can_be_finished(data: Path, tmp_path: Path) -> None:
+    """--finish: no further step, the full decoder is fitted, the best weights are the result."""
+    rest = ("--epochs", "50", "--validation-pictures", "0", "--full-decoder-steps", "1")
+    arguments = command(data, tmp_path, *rest)
+    missing = run([*arguments, "--finish"])
+    assert missing.returncode == 1
+    assert f"{tmp_path / 'last.pt'}: no such file" in missing.stderr
+    assert run([*arguments, "--minutes", "0.001"]).returncode == 130
+    steps = len(losses(tmp_path))
+    assert run([*arguments, "--finish"]).returncode == 0
+    assert len(losses(tmp_path, "u2net_finetuned")) == steps
+    state = torch.load(tmp_path / "u2net_finetuned.pth", weights_only=True)
+    U2Net("lite", "full").load_state_dict(state, strict=True)
+
+
 def config(data: Path, out: Path, **changes: object) -> TrainConfig:
     """What ``command(data, out, *QUICK)`` means, as the trainer's own arguments."""
     record = json.loads((out / "last.json").read_text())["arguments"] if out.exists() else {}
