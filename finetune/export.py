@@ -117,12 +117,17 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
 def compare(onnx: Path, before: str, settings: Settings, force: bool) -> dict[str, Any]:
     """Measure new weights against ``before`` and return the report, with any objections.
 
+    Pictures whose mask, by the manifest's flags, leaves somebody out are no judges: there,
+    who marks everybody is wrong.
+
     Raises:
         WorseError: they are worse (:func:`finetune.gate.objections`) and not forced, or
             a picture could not be measured.
     """
     models = {"before": load_predictor(before), "after": load_predictor(str(onnx))}
-    report = make_report(measure(choose_rows(settings), models, settings), models, settings)
+    rows = choose_rows(settings)
+    judges = [row for row in rows if "unlabelled_person" not in row.extra.get("flags", ())]
+    report = make_report(measure(judges, models, settings), models, settings)
     found = objections(report)
     found += [f"{failure['image']}: {failure['error']}" for failure in report["failures"]]
     if found and not force:

@@ -101,12 +101,20 @@ def train(
 
     # ---- loop
     accelerator.init_trackers("tensorboard")
+    stop_request = StopRequest(minutes)
     try:
-        with StopRequest(minutes) as stop_request:
+        with stop_request:
             if not finish:
                 kept = Material(held, config.coarse) if held else None
                 _loop(run, dataset, _validation(accelerator, kept, config), stop_request)
             final = _finish(run, dataset, stop_request)
+    except RuntimeError:
+        if not stop_request.reason:
+            raise
+        # The signal ended the processes that prepare pictures, too, as systemd's does. At what
+        # point of a step that struck is unknown, so the state that counts is the last one saved.
+        accelerator.print(f"stopped ({stop_request.reason}); go on with --resume")
+        return None
     except Stop as stop:
         run.save(LAST)
         accelerator.print(f"stopped at step {run.step} of {total} ({stop}); go on with --resume")

@@ -123,6 +123,17 @@ class TestExport:
         old = np.asarray(HumanSegmenter(weights.bundled("onnx").path).mask(image)).astype(int)
         assert abs(new - old).max() <= 1
 
+    def test_masks_that_leave_somebody_out_are_no_judges(self, exported, pictures):
+        """A picture flagged "unlabelled_person" is not among those that are compared on."""
+        _, folder = exported
+        row = json.loads((pictures / "manifest.jsonl").read_text())
+        flagged = {**row, "flags": ["unlabelled_person"]}
+        manifest = pictures / "flagged.jsonl"
+        manifest.write_text(f"{json.dumps(row)}\n{json.dumps(flagged)}\n")
+        settings = Settings(str(manifest), consistency=0)
+        report = export.compare(folder / f"{NAME}.onnx", "bundled", settings, force=False)
+        assert report["pictures"] == 1
+
     def test_worse_weights_are_refused(self, checkpoints, pictures, exported):
         """Worse weights leave everything as it was, and the message says where they are worse."""
         _, folder = exported

@@ -161,6 +161,26 @@ def test_terminated_run_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) 
     assert len(losses(tmp_path)) >= 1
 
 
+def test_signal_to_all_processes_of_a_run(data: Path, tmp_path: Path) -> None:
+    """SIGTERM to the whole group, as from a service manager: the same exit code, and --resume."""
+    options = ("--epochs", "50", "--validation-pictures", "0", "--workers", "1")
+    arguments = command(data, tmp_path, *options)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "--resume" in output
+
+
 def test_stopped_run_can_be_finished(data: Path, tmp_path: Path) -> None:
     """--finish: no further step, the full decoder is fitted, the best weights are the result."""
     rest = ("--epochs", "50", "--validation-pictures", "0", "--full-decoder-steps", "1")
