@@ -175,7 +175,7 @@ def test_locate_finds_each_region_and_scales_it_to_the_picture() -> None:
     alpha[2:8, 1:3] = 1.0
     alpha[10:20, 6:10] = 0.6
     alpha[0, 9] = 1.0
-    alpha[5:9, 6:9] = 0.2
+    alpha[5:9, 6:9] = people.LOCATE_ABOVE - 0.02
     found = people.locate(alpha, (100, 400))
     assert found.tolist() == [[10, 40, 30, 160], [60, 200, 100, 400]]
 
