@@ -18,6 +18,8 @@ from u2net_human_plugin.people import Boxes
 
 #: A pasted person is never enlarged beyond this: an enlarged edge teaches blurred masks.
 MAX_ENLARGEMENT = 1.15
+#: A thing may be: its edge teaches nothing.
+MAX_ENLARGEMENT_OF_THINGS = 2.0
 #: Width by height of the pictures that are composed, by how common they are in cameras.
 ASPECT_RATIOS = (3 / 4, 4 / 3, 2 / 3, 3 / 2, 9 / 16, 16 / 9, 1.0)
 
@@ -66,7 +68,8 @@ def cut_out(image: Image.Image, mask: Image.Image, softness: float) -> CutOut | 
     """Lift the masked person off ``image``; None if the mask is empty.
 
     ``softness`` is the standard deviation in pixels of the blur that rounds the mask's
-    steps. The edge then moves about a pixel inwards, to leave the old background behind.
+    steps. The edge then moves inwards by a quarter of that, half a pixel at most: enough to
+    leave most of the old background behind, too little to teach masks that are too tight.
     """
     box = mask.getbbox()
     if box is None:
@@ -78,8 +81,8 @@ def cut_out(image: Image.Image, mask: Image.Image, softness: float) -> CutOut | 
         "right": right >= mask.width - 1,
         "bottom": bottom >= mask.height - 1,
     }
-    # On the blurred step 0.5 is the old edge, and 0.75 lies 0.7 standard deviations inside.
-    ramp = [round(255 * min(max((value / 255 - 0.75) / 0.4 + 0.5, 0), 1)) for value in range(256)]
+    # On the blurred step 0.5 is the old edge, and 0.6 lies 0.25 standard deviations inside.
+    ramp = [round(255 * min(max((value / 255 - 0.6) / 0.4 + 0.5, 0), 1)) for value in range(256)]
     alpha = mask.filter(ImageFilter.GaussianBlur(softness)).point(ramp)
     cut = frozenset(side for side, is_cut in sides.items() if is_cut)
     return CutOut(image.crop(box), alpha.crop(box), cut)
@@ -179,7 +182,7 @@ def random_canvas(
     return (longest, round(longest / ratio)) if ratio >= 1 else (round(longest * ratio), longest)
 
 
-def thing(rng: Rng, texture: Image.Image) -> CutOut:
+def shape(rng: Rng, texture: Image.Image) -> CutOut:
     """A salient object that is nobody: a random rounded shape cut from ``texture``."""
     side = int(min(texture.size) * rng.uniform(0.3, 0.9))
     left = int(rng.integers(0, texture.width - side + 1))
@@ -191,9 +194,9 @@ def thing(rng: Rng, texture: Image.Image) -> CutOut:
         (side / 2 + radius * np.cos(angle), side / 2 + radius * np.sin(angle))
         for angle, radius in zip(angles, radii, strict=True)
     ]
-    shape = Image.new("L", image.size, 0)
-    ImageDraw.Draw(shape).polygon(points, fill=255)
-    rounded = shape.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.01, 0.06)))
+    outline = Image.new("L", image.size, 0)
+    ImageDraw.Draw(outline).polygon(points, fill=255)
+    rounded = outline.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.01, 0.06)))
     alpha = rounded.point([max(0, min(255, (value - 128) * 6 + 128)) for value in range(256)])
     # Far from the colours around it, as a real foreign object would be.
     tinted = ImageChops.add(image, Image.new("RGB", image.size, tuple(rng.integers(0, 90, 3))))
@@ -223,8 +226,7 @@ def composite(
     heights: Sequence[float],
     *,
     base: tuple[Image.Image, Image.Image] | None = None,
-    things: int = 0,
-    texture: Image.Image | None = None,
+    things: Sequence[CutOut] = (),
 ) -> Sample:
     """Paste people onto ``background``, far to near, and return the picture with its truth.
 
@@ -234,23 +236,29 @@ def composite(
         draw_person: height share → a person to paste at that size.
         heights: one height per person, as a share of the picture's, smallest first.
         base: alpha and weight of people who are already in ``background``.
-        things: how many objects that are nobody to paste in between.
-        texture: where those objects are cut from.
+        things: objects and animals, to paste in between at any size.
     """
     canvas = background.copy()
     if base is None:
         alpha, weight = Image.new("L", canvas.size, 0), Image.new("L", canvas.size, 255)
     else:
         alpha, weight = base[0].copy(), base[1].copy()
-    queue: list[tuple[float, bool]] = [(height, True) for height in heights]
-    for _ in range(things):
-        queue.insert(int(rng.integers(len(queue) + 1)), (float(rng.uniform(0.1, 0.7)), False))
+    queue: list[float | CutOut] = [*heights]
+    for thing in things:
+        queue.insert(int(rng.integers(len(queue) + 1)), thing)
+    largest = 0.8 if heights else 1.3
 
     previous: float | None = None
     sizes: list[float] = []
-    for height, is_person in queue:
-        piece = draw_person(height) if is_person or texture is None else thing(rng, texture)
-        piece = _scaled(rng, piece, height * canvas.height)
+    for entry in queue:
+        is_person = not isinstance(entry, CutOut)
+        if isinstance(entry, CutOut):
+            # What is wide, a car or a fish, is measured by its width.
+            extent = rng.uniform(0.1, largest) * canvas.height / max(entry.image.size)
+            height = extent * entry.image.height
+            piece = _scaled(rng, entry, height, MAX_ENLARGEMENT_OF_THINGS)
+        else:
+            piece = _scaled(rng, draw_person(entry), entry * canvas.height)
         position, previous = _place(rng, piece, canvas.size, previous)
         canvas.paste(piece.image, position, piece.alpha)
         alpha.paste(255 if is_person else 0, position, piece.alpha)
@@ -260,9 +268,9 @@ def composite(
     return Sample(canvas, alpha, weight, len(sizes), max(sizes, default=0.0))
 
 
-def _scaled(rng: Rng, piece: CutOut, height: float) -> CutOut:
+def _scaled(rng: Rng, piece: CutOut, height: float, enlargement: float = MAX_ENLARGEMENT) -> CutOut:
     """Resize to ``height`` pixels (less if that enlarges), mirror and re-light at random."""
-    scale = min(height / piece.image.height, MAX_ENLARGEMENT)
+    scale = min(height / piece.image.height, enlargement)
     size = (max(2, round(piece.image.width * scale)), max(4, round(piece.image.height * scale)))
     image = piece.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
     alpha = piece.alpha.resize(

@@ -36,11 +36,16 @@ from .compose import (
     framed_tightly,
     random_canvas,
     scene_crop,
+    shape,
 )
-from .manifest import Row, load_alpha, load_image, load_mask, open_image
+from .manifest import Row, alpha_of, load_image, load_mask, open_image, upright
 
 #: How often a picture with people is cut down to them, and a scene is a plain backdrop.
 TIGHT, PLAIN = 0.2, 0.2
+#: How often a scene with people, and an empty one, has up to three things in it,
+THINGS, THINGS_IN_EMPTY = 0.4, 0.65
+#: and how often such a thing is a cut-out, if there are any, instead of a mere shape.
+REAL_THINGS = 0.7
 #: How often a scene is what a photo shows beside its people, instead of an empty scene.
 BESIDE = 0.5
 #: A YOLO person box of which the mask covers less than this holds somebody unlabelled.
@@ -53,9 +58,9 @@ class Mix:
 
     photo: float = 0.40
     #: A photo with more people pasted in, so that they stand among real ones.
-    group: float = 0.15
+    group: float = 0.13
     scene: float = 0.32
-    empty: float = 0.13
+    empty: float = 0.15
 
     def draw(self, rng: Rng) -> str:
         """One of the four names."""
@@ -93,7 +98,12 @@ class Material:
     @property
     def scenes(self) -> list[Row]:
         """Pictures without people."""
-        return [row for row in self.rows if row.mask is None]
+        return [row for row in self.rows if row.mask is None and not row.is_thing]
+
+    @property
+    def things(self) -> list[Row]:
+        """Cut-outs of what is nobody."""
+        return [row for row in self.rows if row.is_thing]
 
 
 def held_back(row: Row, share: float = 0.08) -> bool:
@@ -125,7 +135,8 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         longest_side: tuple[int, int] = LONGEST_SIDE,
     ) -> None:
         self.material, self.size, self.seed = material, size, seed
-        self.photos, self.people, self.scenes = material.photos, material.people, material.scenes
+        self.photos, self.people = material.photos, material.people
+        self.scenes, self.things = material.scenes, material.things
         # In which it is known where everybody is.
         self.seen = [row for row in self.photos if "boxes" in row.extra]
         self.mix, self.augmented = mix or Mix(), augmented
@@ -186,16 +197,23 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         scene = self._random_scene(rng)
         canvas = random_canvas(rng, scene, self.longest_side)
         persons = 0 if empty else int(rng.choice([1, 2, 3, 4, 5], p=[0.35, 0.25, 0.2, 0.1, 0.1]))
-        things = int(rng.integers(0, 4)) if rng.random() < 0.4 else 0
+        often = THINGS_IN_EMPTY if empty else THINGS
+        things = int(rng.integers(1, 4)) if rng.random() < often else 0
         plain = rng.random() < PLAIN
         return composite(
             rng,
             backdrop(rng, canvas) if plain else scene_crop(rng, scene, canvas),
             lambda height: self._person(rng, height),
             draw_heights(rng, persons, self.height_bands) if persons else [],
-            things=things,
-            texture=self._random_scene(rng) if things else None,
+            things=[self._thing(rng) for _ in range(things)],
         )
+
+    def _thing(self, rng: Rng) -> CutOut:
+        if self.things and rng.random() < REAL_THINGS:
+            piece = cut_out_rgba(_rgba(self.things[rng.integers(len(self.things))]))
+            if piece is not None:
+                return piece
+        return shape(rng, self._random_scene(rng))
 
     def _random_scene(self, rng: Rng) -> Image.Image:
         if self.augmented and self.seen and rng.random() < BESIDE:
@@ -243,8 +261,10 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
 
 
 def _rgba(row: Row) -> Image.Image:
-    image = open_image(row.image, row.where).convert("RGBA")
-    image.putalpha(load_alpha(row))
+    picture = open_image(row.image, row.where)
+    alpha = alpha_of(picture, "alpha", row.name)
+    image = upright(picture).convert("RGBA")
+    image.putalpha(alpha)
     return image
 
 

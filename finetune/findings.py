@@ -119,7 +119,7 @@ class Inspector:
             rgb = to_rgb(upright(picture))
             finding = partial(finding, rgb.size, _hashes(picture, rgb))
             # Under a cut-out's transparent parts lies anything, or nothing.
-            unseen = self.detector is None or candidate.mask == "alpha"
+            unseen = self.detector is None or candidate.mask in ("alpha", "thing")
             seen, scores = NOBODY if unseen else self._detect(rgb)
             if candidate.mask == "label" and self.detector and not len(seen):
                 return finding()
@@ -174,6 +174,10 @@ class Inspector:
             return open_image(file), None
         if isinstance(candidate.mask, CocoMask):
             return draw_people(candidate.mask, picture, candidate.name)
+        if candidate.mask == "thing":
+            if alpha_of(picture, "alpha", candidate.name).getbbox() is None:
+                raise DataError(f"{candidate.image}: is all transparent; remove it.")
+            return Image.new("L", rgb.size), None
         return alpha_of(picture, candidate.mask, candidate.name), None
 
     def _detect(self, rgb: Image.Image) -> tuple[Boxes, Scores]:
@@ -204,7 +208,7 @@ def _doubts(
 
 def _says_nobody(candidate: Candidate) -> bool:
     mask = candidate.mask
-    return mask is None or (isinstance(mask, CocoMask) and not mask.annotations)
+    return mask in (None, "thing") or (isinstance(mask, CocoMask) and not mask.annotations)
 
 
 def file_sha256(path: Path) -> str:

@@ -7,7 +7,9 @@ they come from and which split they belong to:
      "licence": "CC0-1.0"}
 
 ``"mask": "alpha"`` means the picture's own alpha channel, ``"mask": null`` a scene with
-nobody in it. Further keys are kept in :attr:`Row.extra` and written back unchanged.
+nobody in it. With ``"thing": true`` as well, the picture is the cut-out of an object or animal,
+to be pasted into scenes as something that is nobody. Further keys are kept in :attr:`Row.extra`
+and written back unchanged.
 """
 
 from __future__ import annotations
@@ -58,6 +60,11 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
     #: "manifest.jsonl:17", for messages.
     where: str = field(default="", compare=False)
+
+    @property
+    def is_thing(self) -> bool:
+        """Whether the picture is a cut-out of something that is nobody."""
+        return self.mask is None and bool(self.extra.get("thing"))
 
     @property
     def name(self) -> str:

@@ -54,6 +54,10 @@ def prepare(
     scenes: Annotated[
         _Folders, typer.Option(help="Folder of photos with nobody in them; repeatable.")
     ] = None,
+    things: Annotated[
+        _Folders,
+        typer.Option(help="Folder of RGBA cut-outs of objects and animals, to paste; repeatable."),
+    ] = None,
     coco: Annotated[_Folders, typer.Option(help="COCO-style JSON; repeatable.")] = None,
     coco_images: Annotated[
         _Folders, typer.Option(help="Its pictures; in the same order. [default: its folder]")
@@ -126,14 +130,15 @@ def prepare(
             *_pairs(images or [], masks or [], origin),
             *(c for path in cutouts or [] for c in sources.folder(path, "alpha", origin)),
             *(c for path in scenes or [] for c in sources.folder(path, None, origin)),
+            *(c for path in things or [] for c in sources.folder(path, "thing", origin)),
             *_coco(coco or [], coco_images or [], origin, coco_category),
             *(c for path in manifest or [] for c in _manifest(path, out, origin)),
             *(c for path in photos or [] for c in sources.folder(path, "label", origin)),
         ]
         if not candidates:
             raise OptionError(
-                "no input: give --images and --masks, --cutouts, --scenes, --coco, --manifest, or "
-                "--photos with --label-with."
+                "no input: give --images and --masks, --cutouts, --scenes, --things, --coco, "
+                "--manifest, or --photos with --label-with."
             )
         plan = Plan(
             look=Look(crop, margin, min_side, cutout_colours),

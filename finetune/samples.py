@@ -109,17 +109,22 @@ class Writer:
         boxes = frames(finding, self.look)
         for number, box in enumerate(boxes, start=1):
             name = stem if boxes == [None] else f"{stem}-p{number}"
-            if candidate.mask == "alpha":
-                row = self._write_rgba(upright(picture).convert("RGBA"), box, name)
+            if candidate.mask in ("alpha", "thing"):
+                is_thing = candidate.mask == "thing"
+                row = self._write_rgba(upright(picture).convert("RGBA"), box, name, is_thing)
             else:
                 row = self._write_pair(candidate.image, picture, rgb, mask, box, name)
             rows.append(row | _people_in(box, finding))
         return rows
 
-    def _write_rgba(self, rgba: Image.Image, box: Box | None, name: str) -> dict[str, Any]:
+    def _write_rgba(
+        self, rgba: Image.Image, box: Box | None, name: str, is_thing: bool
+    ) -> dict[str, Any]:
         """An RGBA cut-out is picture, mask and background-free PNG in one."""
         file = f"images/{name}.png"
         self._save(rgba.crop(box) if box else rgba, file)
+        if is_thing:
+            return {"image": file, "mask": None, "thing": True} | self._hash(file)
         return {"image": file, "mask": "alpha", "cutout": file} | self._hash(file)
 
     def _write_pair(

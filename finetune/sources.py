@@ -23,7 +23,9 @@ from .manifest import Split, read_manifest
 #: What a mask's file name may have after its picture's, as in photo.jpg and photo_mask.png.
 MASK_ENDINGS = ("", "_mask", "-mask", ".mask", "_matte", "_alpha", "_seg")
 #: Keys of a manifest row that are worked out anew.
-_OWN_KEYS = frozenset(("sha256", "boxes", "persons", "person_height", "group", "flags", "cutout"))
+_OWN_KEYS = frozenset(
+    ("sha256", "boxes", "persons", "person_height", "group", "flags", "cutout", "thing")
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class Candidate:
     """One picture that may become part of the training set."""
 
     image: Path
-    #: A mask file, the picture's own "alpha", COCO annotations, None (an empty scene), or
-    #: "label": there is none yet.
-    mask: Path | Literal["alpha", "label"] | CocoMask | None
+    #: A mask file, the picture's own "alpha", COCO annotations, None (an empty scene),
+    #: "thing" (the cut-out of something that is nobody), or "label": there is none yet.
+    mask: Path | Literal["alpha", "label", "thing"] | CocoMask | None
     source: str
     #: What reports call it: the source and the path inside the input.
     name: str
@@ -106,9 +108,9 @@ def pairs(images: Path, masks: Path, origin: Origin) -> Iterator[Candidate]:
 
 
 def folder(
-    path: Path, mask: Literal["alpha", "label"] | None, origin: Origin
+    path: Path, mask: Literal["alpha", "label", "thing"] | None, origin: Origin
 ) -> Iterator[Candidate]:
-    """All pictures of a folder: RGBA cut-outs, photos to label, or (None) empty scenes."""
+    """All pictures of a folder: RGBA cut-outs of people or things, photos to label, or scenes."""
     source = origin.name(path)
     for file in _files(path):
         yield Candidate(
@@ -180,7 +182,7 @@ def manifest(path: Path, origin: Origin) -> Iterator[Candidate]:
             inside = row.image.name
         yield Candidate(
             row.image,
-            row.mask,
+            "thing" if row.is_thing else row.mask,
             source,
             inside if inside.startswith(f"{source}/") else f"{source}/{inside}",
             row.licence or origin.licence,
