@@ -11,7 +11,7 @@ from PIL import Image
 from u2net_human_plugin import people
 from u2net_human_plugin.errors import PluginError
 from u2net_human_plugin.options import Options
-from u2net_human_plugin.regions import grow, label_regions, region_boxes_xyxy
+from u2net_human_plugin.regions import grow, label_regions, region_boxes_xyxy, region_runs
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> people.Boxes:
@@ -46,7 +46,9 @@ def test_label_regions(mask: np.ndarray, count: int, expected: list[tuple[int, .
     labels = label_regions(mask)
     assert labels.max(initial=0) == count
     assert ((labels > 0) == mask).all()
-    assert region_boxes_xyxy(labels).tolist() == [list(map(float, box)) for box in expected]
+    assert region_boxes_xyxy(region_runs(mask)).tolist() == [
+        list(map(float, box)) for box in expected
+    ]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 24), st.integers(1, 24), st.floats(0, 1))
@@ -213,7 +215,8 @@ def test_what_touches_a_person_in_the_coarse_map_extends_the_box() -> None:
     alpha[75:80, 20:80] = 1  # skis
     alpha[30:80, 90:95] = 1  # someone else
     detected = boxes((40, 32, 60, 80))
-    extended = people.extended_xyxy(detected * 2, alpha, (200, 200))
+    regions = people.locate(alpha, (200, 200))
+    extended = people.extended_xyxy(detected * 2, regions)
     assert extended.tolist() == [[40, 40, 160, 160]]
     assert detected.tolist() == [[40, 32, 60, 80]]
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageChops
 
 from .errors import PluginError
 from .options import Options
-from .regions import grow, label_regions, region_boxes_xyxy
+from .regions import grow, label_regions, region_boxes_xyxy, region_cells, region_runs
 
 Boxes = npt.NDArray[np.float32]
 Size = tuple[int, int]
@@ -49,10 +49,10 @@ def locate(alpha: npt.NDArray[np.float32], size_wh: Size) -> Boxes:
     People who touch in the map are one region, hence one box. The boxes are scaled to a
     picture of ``size_wh`` pixels.
     """
-    labels = label_regions(alpha >= LOCATE_ABOVE)
-    cells = np.bincount(labels.ravel())[1:]
+    runs = region_runs(alpha >= LOCATE_ABOVE)
+    cells = region_cells(runs)
     enough = max(MIN_CELLS, MIN_SHARE * cells.max(initial=0))
-    return _scaled_xyxy(region_boxes_xyxy(labels)[cells >= enough], alpha.shape, size_wh)
+    return _scaled_xyxy(region_boxes_xyxy(runs)[cells >= enough], alpha.shape, size_wh)
 
 
 def checked_boxes(found: Any, size_wh: Size) -> Boxes:
@@ -100,20 +100,19 @@ def choose(boxes_xyxy: Boxes, options: Options, size_wh: Size) -> npt.NDArray[np
     return kept
 
 
-def extended_xyxy(boxes_xyxy: Boxes, alpha: npt.NDArray[np.float32], size_wh: Size) -> Boxes:
-    """Boxes widened to hold every region of the coarse map that they overlap.
+def extended_xyxy(boxes_xyxy: Boxes, regions_xyxy: Boxes) -> Boxes:
+    """Boxes widened to hold every region of the coarse map, see :func:`locate`, they overlap.
 
     The safeguard against cutting: a hat, a ski, a stroller or a hugging partner that the
     coarse map shows as one with the person lies inside the box, whatever the detector
     thought of it.
     """
-    regions = locate(alpha, size_wh)
-    touching = intersection_xyxy(boxes_xyxy, regions) > 0
+    touching = intersection_xyxy(boxes_xyxy, regions_xyxy) > 0
     extended = boxes_xyxy.copy()
     for box, touches in zip(extended, touching, strict=True):
         if touches.any():
-            box[:2] = np.minimum(box[:2], regions[touches, :2].min(axis=0))
-            box[2:] = np.maximum(box[2:], regions[touches, 2:].max(axis=0))
+            box[:2] = np.minimum(box[:2], regions_xyxy[touches, :2].min(axis=0))
+            box[2:] = np.maximum(box[2:], regions_xyxy[touches, 2:].max(axis=0))
     return extended
 
 

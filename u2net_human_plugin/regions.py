@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
+Indices = npt.NDArray[np.int64]
 
-def label_regions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Number the 8-connected regions of a mask: (H,W) bool → (H,W) int32, 0 = background.
 
-    Works on runs of set cells in each row, joined with the runs they touch in the row
-    above by union-find (Rosenfeld and Pfaltz, 1966).
+class Runs(NamedTuple):
+    """The runs of set cells in each row of a mask, all (R,): where they are and whose.
+
+    ``starts`` and ``ends`` (exclusive) are columns; ``regions`` counts from 1.
+    """
+
+    rows: Indices
+    starts: Indices
+    ends: Indices
+    regions: Indices
+
+
+def region_runs(mask: npt.NDArray[np.bool_]) -> Runs:
+    """Find the 8-connected regions of a mask (H,W), as the runs of cells they consist of.
+
+    Runs are joined with those they touch in the row above by union-find (Rosenfeld and
+    Pfaltz, 1966).
     """
     height, width = mask.shape
     padded = np.zeros((height, width + 2), np.int8)
@@ -19,28 +35,43 @@ def label_regions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     rows, starts = np.nonzero(step == 1)
     ends = np.nonzero(step == -1)[1]
     roots = _join_runs(rows, starts, ends, height)
-    numbers = np.unique(roots, return_inverse=True)[1].reshape(-1) + 1
+    regions = np.unique(roots, return_inverse=True)[1].reshape(-1) + 1
+    return Runs(rows, starts, ends, regions)
 
+
+def label_regions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Number the regions of a mask: (H,W) bool → (H,W) int32, 0 = background."""
+    height, width = mask.shape
+    rows, starts, ends, regions = region_runs(mask)
     # Each run writes its number where it starts and takes it back where it ends.
     change = np.zeros((height, width + 1), np.int32)
-    np.add.at(change, (rows, starts), numbers)
-    np.subtract.at(change, (rows, ends), numbers)
+    np.add.at(change, (rows, starts), regions)
+    np.subtract.at(change, (rows, ends), regions)
     labels: npt.NDArray[np.int32] = np.cumsum(change, axis=1, dtype=np.int32)[:, :width]
     return labels
 
 
-def region_boxes_xyxy(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """Bounding boxes of the regions 1…N: (H,W) → (N,4) left, top, right, bottom (exclusive)."""
-    count = int(labels.max(initial=0))
-    rows, columns = np.nonzero(labels)
-    region = labels[rows, columns] - 1
+def region_boxes_xyxy(runs: Runs) -> npt.NDArray[np.float32]:
+    """Bounding boxes of the regions 1…N: (N,4) left, top, right, bottom (exclusive)."""
+    count = int(runs.regions.max(initial=0))
     boxes = np.zeros((count, 4), np.float32)
-    boxes[:, :2] = max(labels.shape, default=0)
-    np.minimum.at(boxes[:, 0], region, columns)
-    np.minimum.at(boxes[:, 1], region, rows)
-    np.maximum.at(boxes[:, 2], region, columns + 1)
-    np.maximum.at(boxes[:, 3], region, rows + 1)
+    boxes[:, :2] = np.inf
+    for column, edge, extreme in (
+        (0, runs.starts, np.minimum),
+        (1, runs.rows, np.minimum),
+        (2, runs.ends, np.maximum),
+        (3, runs.rows + 1, np.maximum),
+    ):
+        extreme.at(boxes[:, column], runs.regions - 1, edge)
     return boxes
+
+
+def region_cells(runs: Runs) -> npt.NDArray[np.float64]:
+    """How many cells the regions 1…N have: (N,)."""
+    cells: npt.NDArray[np.float64] = np.bincount(
+        runs.regions, weights=runs.ends - runs.starts, minlength=1
+    )[1:]
+    return cells
 
 
 def grow(values: npt.NDArray[np.int8], steps: int) -> npt.NDArray[np.int8]:
@@ -67,9 +98,9 @@ _NEIGHBOURS = (
 
 
 def _join_runs(
-    rows: npt.NDArray[np.int64],
-    starts: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int64],
+    rows: Indices,
+    starts: Indices,
+    ends: Indices,
     height: int,
 ) -> list[int]:
     """For each run, the first run of its region."""

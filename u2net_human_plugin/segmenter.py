@@ -75,12 +75,13 @@ class HumanSegmenter:
         if options.crop == "off" and not options.chooses_persons:
             return mask
 
-        boxes = self._locate(rgb, coarse, options)
+        regions = people.locate(coarse, rgb.size)
+        boxes = regions
+        if options.crop == "yolo":
+            boxes = people.checked_boxes(self.detector(rgb), rgb.size)
         kept = people.choose(boxes, options, rgb.size)
         if options.crop != "off":
-            closer = people.crops_xyxy(
-                people.extended_xyxy(boxes[kept], coarse, rgb.size), rgb.size
-            )
+            closer = people.crops_xyxy(people.extended_xyxy(boxes[kept], regions), rgb.size)
             alphas = self._alphas((rgb.crop(box) for box in closer), options)
             for box, alpha in zip(closer, alphas, strict=True):
                 paste(mask, _full_size(alpha, rgb.crop(box), options), box)
@@ -91,13 +92,6 @@ class HumanSegmenter:
     def alpha(self, image: Picture, options: Options | None = None) -> npt.NDArray[np.float32]:
         """Like :meth:`mask`, as float32 (H,W) in 0…1."""
         return np.asarray(self.mask(image, options), np.float32) / np.float32(255)
-
-    def _locate(
-        self, rgb: Image.Image, coarse: npt.NDArray[np.float32], options: Options
-    ) -> people.Boxes:
-        if options.crop == "yolo":
-            return people.checked_boxes(self.detector(rgb), rgb.size)
-        return people.locate(coarse, rgb.size)
 
     def _alphas(self, views: Iterable[Image.Image], options: Options) -> npt.NDArray[np.float32]:
         """(N,h,w) in 0…1, from one batch."""
