@@ -21,8 +21,8 @@ import typer
 
 from .allocator import TUNABLES, VARIABLE
 
-Loop = Literal["plain", "full", "half"]
-_LOOPS: tuple[Loop, ...] = ("plain", "full", "half")
+Loop = Literal["plain", "full", "half", "bf16"]
+_LOOPS: tuple[Loop, ...] = ("plain", "full", "half", "bf16")
 
 
 def benchmark(
@@ -33,7 +33,7 @@ def benchmark(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     loop: Annotated[str, typer.Option(hidden=True, help="Measure this one, here and now.")] = "",
 ) -> None:
-    """Compare images per second: a plain loop, our full decoder, our half decoder."""
+    """Compare images per second: a plain loop, our full and our half decoder, that in bfloat16."""
     if loop:
         typer.echo(json.dumps(_measure(loop, size, batch, steps)))
         return
@@ -86,9 +86,12 @@ def _measure(loop: str, size: int, batch: int, steps: int) -> float:
     from .losses import deep_supervision_bce
 
     torch.manual_seed(0)
-    model = U2Net("lite", "half" if loop == "half" else "full").train()
+    in_bfloat16 = loop == "bf16"
+    model = U2Net("lite", "half" if loop in ("half", "bf16") else "full").train()
     if loop != "plain":
         fold_batch_norm(model)
+    if in_bfloat16:
+        model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     images = torch.rand(batch, 3, size, size)
     alpha = (torch.rand(batch, 1, size, size) > 0.5).float()
@@ -103,7 +106,8 @@ def _measure(loop: str, size: int, batch: int, steps: int) -> float:
     for step in range(steps + 2):
         if step == 2:
             began = time.perf_counter()
-        outputs = model(images)
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+            outputs = model(images)
         if loop == "plain":
             loss = plain_loss(outputs)
         else:

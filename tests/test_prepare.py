@@ -305,6 +305,30 @@ def test_cutouts_scenes_and_unlabelled_photos(
     assert [item["name"] for item in report(tmp_path / "out")["aside"]] == ["snaps/nobody.png"]
 
 
+def test_things_stay_cutouts_and_are_nobody(prepare: Prepare, tmp_path: Path) -> None:
+    """--things: mask null, "thing" true, transparency kept; also when prepared once more."""
+    cup = photo(1)
+    cup.putalpha(drawn(PERSON))
+    save(cup, tmp_path / "things/cup.png")
+    save(photo(2), tmp_path / "things/opaque.png")
+    gone = photo(3)
+    gone.putalpha(0)
+    save(gone, tmp_path / "things/gone.png")
+    options = ("--whole", "--without-person", "reject", "--out", tmp_path / "out")
+    prepare("--things", tmp_path / "things", *options)
+    aside = {item["name"]: item["detail"] for item in report(tmp_path / "out")["aside"]}
+    assert "no alpha channel" in aside["things/opaque.png"]
+    assert "transparent" in aside["things/gone.png"]
+    prepare("--manifest", tmp_path / "out", "--whole", "--out", tmp_path / "again")
+    for folder in ("out", "again"):
+        (row,) = read_manifest(tmp_path / folder)
+        assert row.is_thing
+        assert row.mask is None
+        assert "cutout" not in row.extra
+        with Image.open(row.image) as image:
+            assert image.getchannel("A").tobytes() == drawn(PERSON).tobytes()
+
+
 def rle(mask: np.ndarray[Any, Any], compressed: bool) -> dict[str, Any]:
     """COCO's run lengths, column by column, worked out without pycocotools where possible."""
     if compressed:

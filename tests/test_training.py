@@ -23,7 +23,7 @@ from finetune.batch_norm import calibrate
 from finetune.compose import beside_people
 from finetune.dataset import Material, Mix, PeopleDataset, held_back
 from finetune.interpolate import interpolate
-from finetune.manifest import read_manifest
+from finetune.manifest import Row, read_manifest
 from finetune.run import TrainConfig, rate_at
 from finetune.train import train
 from finetune.training_state import Ema, official_state
@@ -306,6 +306,29 @@ def test_composites_hold_as_many_people_as_they_say(data: Path) -> None:
         assert sample.alpha.getextrema() == (0, 0)
 
 
+def test_things_are_pasted_and_are_nobody(data: Path, tmp_path: Path) -> None:
+    """A pink disc appears in empty scenes and beside people; alpha leaves it out."""
+    disc = Image.new("RGBA", (150, 150), (255, 0, 255, 0))
+    ImageDraw.Draw(disc).ellipse((5, 5, 145, 145), fill=(255, 0, 255, 255))
+    disc.save(tmp_path / "disc.png")
+    thing = Row(tmp_path / "disc.png", None, "made", "train", "CC0-1.0", {"thing": True})
+    material = Material([*read_manifest(data), thing])
+    assert material.things == [thing]
+    assert thing not in material.scenes
+    for mix in (Mix(0, 0, 0, 1), Mix(0, 0, 1, 0)):
+        dataset = PeopleDataset(material, mix=mix, augmented=False)
+        found = 0
+        for number in range(24):
+            sample = dataset.sample(number)
+            red, green, blue = np.moveaxis(np.asarray(sample.image).astype(int), 2, 0)
+            pink = (red > 140) & (blue > 140) & (green < 40)
+            # A shape cut from noise has a pink pixel here and there.
+            if pink.sum() > 300:
+                found += 1
+                assert np.asarray(sample.alpha)[pink].mean() < 13
+        assert found >= 4
+
+
 def test_unlabelled_people_and_coarse_contours_do_not_count(data: Path) -> None:
     """Weight 0 in person boxes that the mask leaves bare, and near a coarse mask's contour."""
     rows = read_manifest(data)
@@ -376,12 +399,21 @@ def test_composed_pictures_are_as_asked(data: Path, tmp_path: Path) -> None:
 
 def test_held_back_rows_do_not_depend_on_the_others() -> None:
     """Adding pictures moves none between training and validation; about the share is held."""
-    from finetune.manifest import Row
-
     rows = [Row(Path(f"{number}.jpg"), None, "a", "train") for number in range(2000)]
     share = sum(map(held_back, rows)) / len(rows)
     assert 0.06 < share < 0.10
     assert held_back(Row(Path("x"), None, "a", "val"))
+
+
+def test_benchmark_compares_every_loop_with_the_plain_one() -> None:
+    """finetune benchmark --json: a speed for each loop, the plain one's ratio is one."""
+    options = ["--size", "64", "--batch", "1", "--steps", "1", "--rounds", "1", "--json"]
+    done = run([sys.executable, "-m", "finetune", "benchmark", *options])
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert list(result["times_plain"]) == ["plain", "full", "half", "bf16"]
+    assert result["times_plain"]["plain"] == 1
+    assert min(result["images_per_second"].values()) > 0
 
 
 def test_rate_warms_up_and_ends_near_zero() -> None:

@@ -68,9 +68,8 @@ def region_boxes_xyxy(runs: Runs) -> npt.NDArray[np.float32]:
 
 def region_cells(runs: Runs) -> npt.NDArray[np.float64]:
     """How many cells the regions 1…N have: (N,)."""
-    cells: npt.NDArray[np.float64] = np.bincount(
-        runs.regions, weights=runs.ends - runs.starts, minlength=1
-    )[1:]
+    cells = np.zeros(int(runs.regions.max(initial=0)))
+    np.add.at(cells, runs.regions - 1, runs.ends - runs.starts)
     return cells
 
 
