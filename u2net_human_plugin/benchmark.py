@@ -64,7 +64,13 @@ def main(given: argparse.Namespace) -> int:
         figures["peak_memory_mb"] = _peak_memory(environment)
         if given.manifest:
             arguments = (given.manifest.resolve(), given.split, given.limit or 0)
-            figures["masks"] = _worker(environment, "masks", *arguments)
+            figures["masks"] = {
+                name: _worker(weights, "masks", name, *arguments)
+                for name, weights in (
+                    ("official", environment),
+                    ("bundled", _bundled_on_both_sides(environment, folder)),
+                )
+            }
         figures["endurance"] = _worker(environment, "endurance", given.calls)
         if find_spec("transparent_background"):
             figures["transparent_background"] = _worker(
@@ -167,6 +173,16 @@ def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int | 
     unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "U2NET_HUMAN_PLUGIN")
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     return {**kept, "U2NET_HOME": str(home), ENVIRONMENT_VARIABLE: str(ours)}, macs
+
+
+def _bundled_on_both_sides(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """Environment variables under which rembg's u2netp session, too, runs the bundled file."""
+    home = folder / "bundled"
+    home.mkdir()
+    weights = bundled("onnx").path
+    shutil.copy(weights, home / "u2netp.onnx")
+    disguised = {"U2NET_HOME": str(home), "MODEL_CHECKSUM_DISABLED": "1"}
+    return {**environment, **disguised, ENVIRONMENT_VARIABLE: str(weights)}
 
 
 def _in_model_directory() -> Path | None:

@@ -100,7 +100,7 @@ def peak(model: str, label: str) -> float:
     return _memory("VmHWM") / 1e6
 
 
-def masks(manifest: str, split: str, limit: str) -> dict[str, Any]:
+def masks(weights: str, manifest: str, split: str, limit: str) -> dict[str, Any]:
     """Mean IoU of both sessions' masks, by source, and their difference."""
     ours, theirs = _session(MODEL_NAME), _session("u2netp")
     scores: dict[str, list[tuple[float, float]]] = {}
@@ -111,8 +111,8 @@ def masks(manifest: str, split: str, limit: str) -> dict[str, Any]:
     for source, pairs in scores.items():
         own, other = np.mean(pairs, axis=0)
         print(
-            f"masks           {source} ({len(pairs)}): IoU {own:.4f}, rembg's u2netp "
-            f"{other:.4f}, difference {own - other:+.4f}"
+            f"masks           {weights} weights, {source} ({len(pairs)}): IoU {own:.4f}, rembg's "
+            f"u2netp session {other:.4f}, difference {own - other:+.4f}"
         )
         figures[source] = {"pictures": len(pairs), "ours": own, "u2netp": other}
     return figures
