@@ -70,7 +70,7 @@ def training(size: int) -> v2.Transform:
             # What a rotation brings in from outside has weight 0, like the mask's fill.
             v2.RandomApply([v2.RandomRotation((-10.0, 10.0), v2.InterpolationMode.BILINEAR)], 0.1),
             RandomZoom(size),
-            v2.RandomApply([v2.ColorJitter(0.35, 0.35, 0.35, 0.06)], 0.8),
+            v2.RandomApply([v2.ColorJitter(0.5, 0.4, 0.4, 0.06)], 0.8),
             v2.RandomGrayscale(0.08),
             v2.RandomApply([v2.GaussianBlur(5, (0.2, 1.2))], 0.12),
             v2.RandomAdjustSharpness(2.0, 0.1),

@@ -282,10 +282,12 @@ def _scaled(rng: Rng, piece: CutOut, height: float, enlargement: float = MAX_ENL
         alpha = alpha.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         mirrored = {"left": "right", "right": "left"}
         cut = frozenset(mirrored.get(side, side) for side in cut)
-    gain, lift = rng.uniform(0.65, 1.25), rng.uniform(-15, 15)
+    gain, lift = rng.uniform(0.5, 1.3), rng.uniform(-15, 15)
     image = image.point([max(0, min(255, round(v * gain + lift))) for v in range(256)] * 3)
-    if not cut and rng.random() < 0.25:
-        angle = rng.uniform(-25, 25)
+    if not cut and rng.random() < 0.3:
+        # One in five lies, or nearly so.
+        lies = rng.random() < 0.2
+        angle = rng.choice([-1, 1]) * rng.uniform(60, 110) if lies else rng.uniform(-25, 25)
         image = image.rotate(angle, Image.Resampling.BICUBIC, expand=True)
         alpha = alpha.rotate(angle, Image.Resampling.BICUBIC, expand=True)
     return CutOut(image, alpha, cut)
