@@ -5,18 +5,27 @@ back some of what it lost on pictures unlike the training set (Wortsman et al., 
 fine-tuning of zero-shot models", CVPR 2022, arXiv:2109.01903).
 
     python -m finetune interpolate u2netp.onnx runs/people/u2net_finetuned.pth \
-        --share 0.7 --out runs/blend/u2net_finetuned.pth
+        --share 0.7 --temperature 0.6 --out runs/blend/u2net_finetuned.pth
+
+A network between two others is less sure of itself than both: a haze of low alpha remains in
+backgrounds, and people turn slightly transparent. A temperature below one makes it sure again
+(Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599) and moves
+no contour; the one with the lowest mean absolute error in `evaluate` is right.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from u2net_human_plugin.errors import PluginError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def interpolate(
@@ -24,6 +33,9 @@ def interpolate(
     after: Annotated[Path, typer.Argument(help="The fine-tuned weights.")],
     out: Annotated[Path, typer.Option(help="The .pth to write, with a JSON twin.")],
     share: Annotated[float, typer.Option(min=0, max=1, help="How much of AFTER.")] = 0.7,
+    temperature: Annotated[
+        float, typer.Option(min=0.1, max=10, help="What logits are divided by.")
+    ] = 1.0,
 ) -> None:
     """Average two checkpoints of one run, weight by weight."""
     from u2net_human_plugin.checkpoint import load_checkpoint
@@ -43,9 +55,23 @@ def interpolate(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     start, end = first.state_dict(), second.state_dict()
-    second.load_state_dict({key: start[key].lerp(end[key], share) for key in end})
+    blend = {key: start[key].lerp(end[key], share) for key in end}
+    second.load_state_dict(divided_logits(blend, temperature))
     twin = after.with_suffix(".json")
     record = json.loads(twin.read_text("utf-8")) if twin.is_file() else {}
-    record["interpolated"] = {"before": before.name, "share": share}
+    record["interpolated"] = {
+        "before": before.name,
+        "share": share,
+        "temperature": temperature,
+    }
     training_state.save(out, training_state.official_state(second), record)
     typer.echo(f"{out}")
+
+
+def divided_logits(state: Mapping[str, Tensor], temperature: float) -> dict[str, Tensor]:
+    """A U²-Net's weights that give the logits of all outputs divided by ``temperature``."""
+    # The fusion, outconv, takes the sides' logits, divided already.
+    return {
+        key: value / temperature if key.startswith("side") or key == "outconv.bias" else value
+        for key, value in state.items()
+    }

@@ -470,4 +470,17 @@ def test_interpolation_lies_between_two_checkpoints(finished: Path, tmp_path: Pa
             blended, original = load_checkpoint(out)(picture), load_checkpoint(expected)(picture)
         torch.testing.assert_close(blended[0], original[0], rtol=1e-3, atol=1e-4)
     record = json.loads(out.with_suffix(".json").read_text())
-    assert record["interpolated"] == {"before": "best.pt", "share": 1.0}
+    assert record["interpolated"] == {"before": "best.pt", "share": 1.0, "temperature": 1.0}
+
+
+def test_temperature_divides_the_logits_of_all_outputs(finished: Path, tmp_path: Path) -> None:
+    """interpolate --temperature 0.5 doubles them: no contour moves, everything is surer."""
+    weights = finished / "u2net_finetuned.pth"
+    out = tmp_path / "sure.pth"
+    interpolate(weights, weights, out, 1.0, 0.5)
+    picture = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        sure, original = load_checkpoint(out)(picture), load_checkpoint(weights)(picture)
+    assert len(sure) == len(original) == 7
+    for one, other in zip(sure, original, strict=True):
+        torch.testing.assert_close(one, 2 * other, rtol=1e-3, atol=1e-3)
