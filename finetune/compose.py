@@ -182,6 +182,22 @@ def random_canvas(
     return (longest, round(longest / ratio)) if ratio >= 1 else (round(longest * ratio), longest)
 
 
+def cloth(rng: Rng) -> Image.Image:
+    """Striped fabric in folds, as of flags, curtains and awnings: all that clothes are but worn."""
+    side = 420
+    down, across = np.mgrid[:side, :side] / side
+    angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.3)
+    place = across * np.cos(angle) + down * np.sin(angle)
+    fold = rng.normal(0, 0.02) * np.sin(2 * np.pi * (rng.uniform(1, 5) * across + rng.random()))
+    colours = rng.uniform(0, 256, (int(rng.integers(2, 4)), 3))
+    colours[0] = rng.choice([np.full(3, 235.0), colours[0]])
+    stripe = np.floor((place + fold) * rng.uniform(3, 16)).astype(int) % len(colours)
+    light = 1 + rng.uniform(0, 0.35) * np.sin(2 * np.pi * (rng.uniform(1, 6) * across + down))
+    noise = rng.normal(0, 4, (side, side, 1))
+    pixels = colours[stripe] * light[..., None] + noise
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
 def shape(rng: Rng, texture: Image.Image) -> CutOut:
     """A salient object that is nobody: a random rounded shape cut from ``texture``."""
     side = int(min(texture.size) * rng.uniform(0.3, 0.9))
@@ -245,7 +261,9 @@ def composite(
         alpha, weight = base[0].copy(), base[1].copy()
     queue: list[float | CutOut] = [*heights]
     for thing in things:
-        queue.insert(int(rng.integers(len(queue) + 1)), thing)
+        # Half of them stand behind everybody, as most things do.
+        place = 0 if rng.random() < 0.5 else int(rng.integers(len(queue) + 1))
+        queue.insert(place, thing)
     largest = 0.8 if heights else 1.3
 
     previous: float | None = None

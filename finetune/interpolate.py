@@ -59,11 +59,8 @@ def interpolate(
     second.load_state_dict(divided_logits(blend, temperature))
     twin = after.with_suffix(".json")
     record = json.loads(twin.read_text("utf-8")) if twin.is_file() else {}
-    record["interpolated"] = {
-        "before": before.name,
-        "share": share,
-        "temperature": temperature,
-    }
+    step = {"before": "/".join(before.parts[-2:]), "share": share, "temperature": temperature}
+    record["interpolated"] = [*record.get("interpolated", ()), step]
     training_state.save(out, training_state.official_state(second), record)
     typer.echo(f"{out}")
 

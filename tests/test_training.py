@@ -470,7 +470,11 @@ def test_interpolation_lies_between_two_checkpoints(finished: Path, tmp_path: Pa
             blended, original = load_checkpoint(out)(picture), load_checkpoint(expected)(picture)
         torch.testing.assert_close(blended[0], original[0], rtol=1e-3, atol=1e-4)
     record = json.loads(out.with_suffix(".json").read_text())
-    assert record["interpolated"] == {"before": "best.pt", "share": 1.0, "temperature": 1.0}
+    step = {"before": f"{finished.name}/best.pt", "share": 1.0, "temperature": 1.0}
+    assert record["interpolated"] == [step]
+    interpolate(before, out, tmp_path / "again.pth", 0.5)
+    record = json.loads((tmp_path / "again.json").read_text())
+    assert record["interpolated"] == [step, {**step, "share": 0.5}]
 
 
 def test_temperature_divides_the_logits_of_all_outputs(finished: Path, tmp_path: Path) -> None:
