@@ -175,8 +175,8 @@ else:
 assert np.array_equal(mask, HumanSegmenter().mask(given))
 if kind != "16-bit PNG":
     assert cutout.shape == (160, 160, 4), cutout.shape
-    kept = cutout[..., 3] >= 128
-    assert 0.2 < kept.mean() < 0.9
+    visible = cutout[..., 3] > 0
+    assert 0.2 < visible.mean() < 0.9
 answer = bool(0.3 < mask.mean() / 255 < 0.8)
 """,
         kind=kind,
