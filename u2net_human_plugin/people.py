@@ -22,7 +22,7 @@ Size = tuple[int, int]
 
 #: Alpha from which a cell of the network's coarse map counts as a person when locating:
 #: low, because a small figure gets faint answers, and the closer look decides.
-LOCATE_ABOVE = 0.055
+LOCATE_ABOVE = 0.03
 #: Regions of the coarse map with fewer cells than this are noise, not people,
 MIN_CELLS = 4
 #: and so are those with less than this share of the largest region's cells.
