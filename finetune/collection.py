@@ -170,7 +170,7 @@ class _Run:
         """Those whose finding is good enough for the plan."""
         for item in items:
             candidate, finding = item.candidate, item.finding
-            found_empty = not finding.people and candidate.mask not in (None, "thing")
+            found_empty = not finding.people and not candidate.shows_nobody
             if finding.reason:
                 self.aside(candidate, finding.reason, finding.detail)
             elif found_empty and self.plan.without_person == "reject":
@@ -300,7 +300,7 @@ class _Run:
 
 
 def _kind(candidate: Candidate) -> str:
-    if candidate.mask in (None, "thing"):
+    if candidate.shows_nobody:
         return "nobody"
     return "label" if candidate.mask == "label" else "file"
 

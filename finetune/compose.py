@@ -269,20 +269,20 @@ def composite(
     previous: float | None = None
     sizes: list[float] = []
     for entry in queue:
-        is_person = not isinstance(entry, CutOut)
         if isinstance(entry, CutOut):
+            marked = 0
             # What is wide, a car or a fish, is measured by its width.
             extent = rng.uniform(0.1, largest) * canvas.height / max(entry.image.size)
             height = extent * entry.image.height
             piece = _scaled(rng, entry, height, MAX_ENLARGEMENT_OF_THINGS)
         else:
+            marked = 255
             piece = _scaled(rng, draw_person(entry), entry * canvas.height)
+            sizes.append(piece.image.height / canvas.height)
         position, previous = _place(rng, piece, canvas.size, previous)
         canvas.paste(piece.image, position, piece.alpha)
-        alpha.paste(255 if is_person else 0, position, piece.alpha)
+        alpha.paste(marked, position, piece.alpha)
         weight.paste(255, position, piece.alpha)
-        if is_person:
-            sizes.append(piece.image.height / canvas.height)
     return Sample(canvas, alpha, weight, len(sizes), max(sizes, default=0.0))
 
 

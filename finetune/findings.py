@@ -208,7 +208,7 @@ def _doubts(
 
 def _says_nobody(candidate: Candidate) -> bool:
     mask = candidate.mask
-    return mask in (None, "thing") or (isinstance(mask, CocoMask) and not mask.annotations)
+    return candidate.shows_nobody or (isinstance(mask, CocoMask) and not mask.annotations)
 
 
 def file_sha256(path: Path) -> str:

@@ -55,6 +55,11 @@ class Candidate:
     #: Why it cannot be used, if that shows without opening it.
     problem: str = ""
 
+    @property
+    def shows_nobody(self) -> bool:
+        """Whether it is given as an empty scene or as a thing."""
+        return self.mask in (None, "thing")
+
 
 @dataclass(frozen=True)
 class Origin:
