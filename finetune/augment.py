@@ -57,6 +57,35 @@ class RandomZoom(v2.Transform):  # type: ignore[misc] # torchvision is untyped
         return int(torch.randint(smallest, side + 1, ()))
 
 
+class LowResolution(v2.Transform):  # type: ignore[misc] # torchvision is untyped
+    """Reduce the picture to ``sides`` pixels and enlarge it again; masks stay sharp.
+
+    So looks a small person of a small picture in the closer look of inference. Half of the
+    pictures are JPEG-compressed while they are small.
+    """
+
+    def __init__(self, sides: tuple[int, int] = (40, 200)) -> None:
+        super().__init__()
+        self.low, self.high = sides
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        del flat_inputs
+        # Every factor of reduction is equally frequent; crops are not square.
+        side = self.low * (self.high / self.low) ** float(torch.rand(()))
+        size = [round(side * float(factor)) for factor in torch.empty(2).uniform_(0.7, 1.4)]
+        quality = int(torch.randint(40, 96, ())) if torch.rand(()) < 0.5 else None
+        return {"size": size, "quality": quality}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        mode = v2.InterpolationMode.BICUBIC
+        small = F.resize(inpt, params["size"], mode, antialias=True)
+        if params["quality"] is not None:
+            small = F.jpeg(small, params["quality"])
+        return F.resize(small, list(F.get_size(inpt)), mode, antialias=True)
+
+
 def whole(size: int) -> v2.Transform:
     """The deterministic counterpart for validation: the whole picture, resized."""
     return RandomZoom(size, whole=1.0)
@@ -72,6 +101,7 @@ def training(size: int) -> v2.Transform:
             RandomZoom(size),
             v2.RandomApply([v2.ColorJitter(0.5, 0.4, 0.4, 0.06)], 0.8),
             v2.RandomGrayscale(0.08),
+            v2.RandomApply([LowResolution()], 0.25),
             v2.RandomApply([v2.GaussianBlur(5, (0.2, 1.2))], 0.12),
             v2.RandomAdjustSharpness(2.0, 0.1),
             v2.RandomApply([v2.JPEG((40, 95))], 0.35),
