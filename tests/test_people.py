@@ -129,6 +129,23 @@ def test_joined(
     assert sorted(joined.tolist()) == sorted(map(list, expected))
 
 
+def test_boxes_whose_hull_does_not_fit_stay_apart() -> None:
+    """A chain of three that may be 8 wide is joined as far as that goes, and not given up."""
+    chain = boxes((0, 0, 3, 3), (2, 0, 6, 3), (5.5, 0, 10, 3))
+    joined = people.joined_xyxy(chain, fits=lambda hulls: hulls[:, 2] - hulls[:, 0] <= 8)
+    assert sorted(joined.tolist()) == [[0, 0, 6, 3], [5.5, 0, 10, 3]]
+
+
+def test_a_row_of_small_people_is_looked_at_closer() -> None:
+    """Across a whole picture, each beside the next: joined in twos, none left out."""
+    row = boxes(*[(left, 100, left + 20, 140) for left in range(10, 390, 40)])
+    crops = people.crops_xyxy(row, (400, 200))
+    assert 2 <= len(crops) <= people.MAX_CROPS
+    for left, top, right, bottom in row.tolist():
+        assert any(c[0] < left and c[1] < top and c[2] > right and c[3] > bottom for c in crops)
+    assert all(crop[2] - crop[0] < people.CLOSER_BELOW * 400 for crop in crops)
+
+
 PEOPLE = boxes(
     (0, 0, 30, 60),  # 0: large, at the left
     (45, 40, 55, 60),  # 1: small, exactly in the centre

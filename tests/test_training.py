@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from torchvision import tv_tensors
 from typer.testing import CliRunner
 
 from finetune.__main__ import app
+from finetune.augment import LowResolution
 from finetune.batch_norm import calibrate
 from finetune.compose import beside_people
 from finetune.dataset import Material, Mix, PeopleDataset, held_back
@@ -304,6 +306,22 @@ def test_composites_hold_as_many_people_as_they_say(data: Path) -> None:
         sample = empty.sample(number)
         assert sample.persons == 0
         assert sample.alpha.getextrema() == (0, 0)
+
+
+def test_low_resolution_blurs_the_picture_and_leaves_the_mask() -> None:
+    """Of a chessboard nothing is left but its mean; the mask's edge is where it was."""
+    squares = np.indices((320, 320)).sum(axis=0) // 2 % 2 * 255
+    image = tv_tensors.Image(torch.from_numpy(squares).to(torch.uint8)[None].expand(3, -1, -1))
+    mask = tv_tensors.Mask(
+        (torch.arange(320) < 100).to(torch.uint8)[None, None].expand(2, 320, 320)
+    )
+    torch.manual_seed(0)
+    for _ in range(8):
+        blurred, same = LowResolution((40, 60))(image, mask)
+        assert blurred.shape == image.shape
+        assert blurred.dtype == torch.uint8
+        assert blurred.float().std() < 0.2 * image.float().std()
+        assert torch.equal(same, mask)
 
 
 def test_things_are_pasted_and_are_nobody(data: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ functions are pure.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -119,15 +120,16 @@ def extended_xyxy(boxes_xyxy: Boxes, regions_xyxy: Boxes) -> Boxes:
 def crops_xyxy(boxes_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, int]]:
     """Where to look closer: whole-pixel crops around small people, largest first.
 
-    Each has :data:`MARGIN` around the box, overlapping ones are joined, and those that
-    nearly fill the picture are left out, because there is nothing to gain.
+    Each has :data:`MARGIN` around the box. Overlapping ones are joined, unless that makes
+    one that nearly fills the picture: those are left out, because there is nothing to gain.
     """
     sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
     longer = np.maximum(sides.max(axis=1, initial=0), MIN_CROP)[:, None]
     half = np.maximum(sides, SQUARENESS * longer) / 2 + MARGIN * longer
     centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     crops = clip_xyxy(np.concatenate((centres - half, centres + half), axis=1), size_wh)
-    crops = joined_xyxy(crops[_small(crops, size_wh)])
+    crops = crops[_small(crops, size_wh)]
+    crops = joined_xyxy(crops, fits=lambda hulls: _small(hulls, size_wh))
     crops = crops[_small(crops, size_wh)]
     crops = crops[np.argsort(-area_xyxy(crops), kind="stable")]
     corners = np.concatenate((np.floor(crops[:, :2]), np.ceil(crops[:, 2:])), axis=1).astype(int)
@@ -194,10 +196,15 @@ def intersection_xyxy(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.f
     return area
 
 
-def joined_xyxy(boxes_xyxy: Boxes, at_most: int = MAX_CROPS) -> Boxes:
+def joined_xyxy(
+    boxes_xyxy: Boxes,
+    at_most: int = MAX_CROPS,
+    fits: Callable[[Boxes], npt.NDArray[np.bool_]] | None = None,
+) -> Boxes:
     """Join overlapping boxes into their common hull, then the closest, until ``at_most``.
 
-    (N,4) → (M,4); no two of the result overlap unless ``at_most`` forced them to.
+    (N,4) → (M,4). Boxes stay apart although they overlap if ``fits``, (K,4) → (K,) bool, is
+    false of their hull; ``at_most`` may force others to overlap.
     """
     boxes = boxes_xyxy
     while len(boxes) > 1:
@@ -209,6 +216,8 @@ def joined_xyxy(boxes_xyxy: Boxes, at_most: int = MAX_CROPS) -> Boxes:
             axis=2,
         )
         overlap = np.triu(intersection_xyxy(boxes, boxes), k=1)
+        if fits is not None:
+            overlap *= fits(hulls.reshape(-1, 4)).reshape(overlap.shape)
         if overlap.any():
             i, j = np.unravel_index(overlap.argmax(), overlap.shape)
         elif len(boxes) > at_most:
