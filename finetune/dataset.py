@@ -44,11 +44,11 @@ from .manifest import Row, alpha_of, load_image, load_mask, open_image, upright
 #: How often a picture with people is cut down to them, and a scene is a plain backdrop.
 TIGHT, PLAIN = 0.2, 0.2
 #: How often a scene with people, and an empty one, has up to three things in it,
-THINGS, THINGS_IN_EMPTY = 0.75, 0.75
+THINGS, THINGS_IN_EMPTY = 0.6, 0.65
 #: and how often such a thing is a cut-out, if there are any, instead of a mere shape.
 REAL_THINGS = 0.5
 #: How often a mere shape is of striped cloth: flags beside people were taken for clothes.
-CLOTH = 0.85
+CLOTH = 0.7
 #: How often a scene is what a photo shows beside its people, instead of an empty scene.
 BESIDE = 0.5
 #: A YOLO person box of which the mask covers less than this holds somebody unlabelled.

@@ -36,8 +36,8 @@ CLOSER_BELOW = 0.6
 MARGIN = 0.25
 #: A crop's shorter side is at least this share of its longer one.
 SQUARENESS = 0.5
-#: No crop is smaller than this many pixels.
-MIN_CROP = 32
+#: No crop is smaller than this many pixels: enlarged to the network's size it would be a blur.
+MIN_CROP = 64
 #: More crops than this are joined until so many are left, which bounds time and memory.
 MAX_CROPS = 8
 #: Longer side of the grid on which people are told apart when some must vanish.
