@@ -120,8 +120,8 @@ def extended_xyxy(boxes_xyxy: Boxes, regions_xyxy: Boxes) -> Boxes:
 def crops_xyxy(boxes_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, int]]:
     """Where to look closer: whole-pixel crops around small people, largest first.
 
-    Each has :data:`MARGIN` around the box. Overlapping ones are joined, unless that makes
-    one that nearly fills the picture: those are left out, because there is nothing to gain.
+    Each has :data:`MARGIN` around the box. Those that nearly fill the picture are left out,
+    because there is nothing to gain, and overlapping ones are joined unless that makes such a one.
     """
     sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
     longer = np.maximum(sides.max(axis=1, initial=0), MIN_CROP)[:, None]
