@@ -198,6 +198,15 @@ def cloth(rng: Rng) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def hung(rng: Rng, fabric: Image.Image) -> CutOut:
+    """``fabric`` as it hangs: a rectangle, that a scene's edge or a person may cut."""
+    width, height = (int(side * rng.uniform(0.35, 1.0)) for side in fabric.size)
+    left = int(rng.integers(0, fabric.width - width + 1))
+    top = int(rng.integers(0, fabric.height - height + 1))
+    piece = fabric.crop((left, top, left + width, top + height))
+    return CutOut(piece, Image.new("L", piece.size, 255), frozenset())
+
+
 def shape(rng: Rng, texture: Image.Image) -> CutOut:
     """A salient object that is nobody: a random rounded shape cut from ``texture``."""
     side = int(min(texture.size) * rng.uniform(0.3, 0.9))
@@ -284,6 +293,29 @@ def composite(
         alpha.paste(marked, position, piece.alpha)
         weight.paste(255, position, piece.alpha)
     return Sample(canvas, alpha, weight, len(sizes), max(sizes, default=0.0))
+
+
+def behind_people(rng: Rng, sample: Sample, things: Sequence[CutOut], softness: float) -> Sample:
+    """Paste ``things`` behind the people of a photo, whose masks stay as they are.
+
+    ``softness`` is that of :func:`cut_out`, by which the people are put back in front.
+    """
+    piece = cut_out(sample.image, sample.alpha, softness)
+    if piece is None:
+        return sample
+    base = (sample.alpha, sample.weight)
+    furnished = composite(rng, sample.image, _nobody, [], base=base, things=things)
+    corner = sample.alpha.getbbox()[:2]
+    furnished.image.paste(piece.image, corner, piece.alpha)
+    # Where people are, or their contour, as much is known as before.
+    furnished.weight.paste(sample.weight, (0, 0), sample.alpha)
+    return furnished._replace(
+        alpha=sample.alpha, persons=sample.persons, person_height=sample.person_height
+    )
+
+
+def _nobody(height: float) -> CutOut:
+    raise AssertionError(f"no person of height {height} was asked for")
 
 
 def _scaled(rng: Rng, piece: CutOut, height: float, enlargement: float = MAX_ENLARGEMENT) -> CutOut:

@@ -28,6 +28,7 @@ from .compose import (
     Rng,
     Sample,
     backdrop,
+    behind_people,
     beside_people,
     cloth,
     composite,
@@ -35,6 +36,7 @@ from .compose import (
     cut_out_rgba,
     draw_heights,
     framed_tightly,
+    hung,
     random_canvas,
     scene_crop,
     shape,
@@ -45,10 +47,14 @@ from .manifest import Row, alpha_of, load_image, load_mask, open_image, upright
 TIGHT, PLAIN = 0.2, 0.2
 #: How often a scene with people, and an empty one, has up to three things in it,
 THINGS, THINGS_IN_EMPTY = 0.6, 0.65
+#: how often a real photo has one or two behind its people,
+BEHIND = 0.3
 #: and how often such a thing is a cut-out, if there are any, instead of a mere shape.
 REAL_THINGS = 0.5
 #: How often a mere shape is of striped cloth: flags beside people were taken for clothes.
 CLOTH = 0.7
+#: How often cloth hangs as the rectangle that it is, instead of being cut to a shape.
+HUNG = 0.5
 #: How often a scene is what a photo shows beside its people, instead of an empty scene.
 BESIDE = 0.5
 #: A YOLO person box of which the mask covers less than this holds somebody unlabelled.
@@ -163,7 +169,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         rng = self._rng(number, 0)
         kind = self.mix.draw(rng)
         if kind in ("photo", "group") and self.photos:
-            photo = self._photo(number)
+            photo = self._photo(rng, number)
             sample = photo if kind == "photo" else self._group(rng, photo)
         else:
             sample = self._scene(rng, empty=kind == "empty")
@@ -172,7 +178,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
     def _rng(self, number: int, stream: int) -> Rng:
         return np.random.default_rng([self.seed, number, stream])
 
-    def _photo(self, number: int) -> Sample:
+    def _photo(self, rng: Rng, number: int) -> Sample:
         """Every photo comes up once before any comes up twice."""
         round_, place = divmod(number, len(self.photos))
         order = np.random.default_rng([self.seed, round_, 2]).permutation(len(self.photos))
@@ -180,12 +186,19 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         image, mask = load_image(row), load_mask(row)
         weight = Image.new("L", mask.size, 255)
         _ignore_unlabelled(row, mask, weight)
-        if pixels := self.material.coarse.get(row.source):
+        pixels = self.material.coarse.get(row.source)
+        if pixels:
             mask = _rounded(mask, pixels)
-            weight = ImageChops.subtract(weight, _contour(mask, pixels))
         box = mask.getbbox()
         height = (box[3] - box[1]) / mask.height if box else 0.0
-        return Sample(image, mask, weight, int(box is not None), height)
+        sample = Sample(image, mask, weight, int(box is not None), height)
+        if self.augmented and rng.random() < BEHIND:
+            things = [self._thing(rng) for _ in range(int(rng.integers(1, 3)))]
+            sample = behind_people(rng, sample, things, _softness(pixels))
+        if pixels:
+            weight = ImageChops.subtract(sample.weight, _contour(mask, pixels))
+            sample = sample._replace(weight=weight)
+        return sample
 
     def _group(self, rng: Rng, photo: Sample) -> Sample:
         heights = draw_heights(rng, int(rng.integers(1, 4)), self.height_bands)
@@ -217,7 +230,9 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
             piece = cut_out_rgba(_rgba(self.things[rng.integers(len(self.things))]))
             if piece is not None:
                 return piece
-        return shape(rng, cloth(rng) if rng.random() < CLOTH else self._random_scene(rng))
+        if rng.random() < CLOTH:
+            return (hung if rng.random() < HUNG else shape)(rng, cloth(rng))
+        return shape(rng, self._random_scene(rng))
 
     def _random_scene(self, rng: Rng) -> Image.Image:
         if self.augmented and self.seen and rng.random() < BESIDE:
@@ -257,11 +272,11 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
     def _cut_out(self, row: Row) -> CutOut | None:
         if row.mask == "alpha":
             return cut_out_rgba(_rgba(row))
-        softness = 1.3
         mask = load_mask(row)
-        if pixels := self.material.coarse.get(row.source):
-            mask, softness = _rounded(mask, pixels), 0.7 * pixels
-        return cut_out(load_image(row), mask, softness)
+        pixels = self.material.coarse.get(row.source)
+        if pixels:
+            mask = _rounded(mask, pixels)
+        return cut_out(load_image(row), mask, _softness(pixels))
 
 
 def _rgba(row: Row) -> Image.Image:
@@ -281,6 +296,11 @@ def _ignore_unlabelled(row: Row, mask: Image.Image, weight: Image.Image) -> None
             labelled = mask.copy()
             ImageDraw.Draw(weight).rectangle((left, top, right, bottom), fill=0)
             weight.paste(255, (0, 0), labelled)
+
+
+def _softness(pixels: int | None) -> float:
+    """How far the edge of a cut-out is softened, with steps of ``pixels`` in its mask or none."""
+    return 0.7 * pixels if pixels else 1.3
 
 
 def _rounded(mask: Image.Image, pixels: int) -> Image.Image:
