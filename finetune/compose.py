@@ -300,13 +300,12 @@ def behind_people(rng: Rng, sample: Sample, things: Sequence[CutOut], softness: 
 
     ``softness`` is that of :func:`cut_out`, by which the people are put back in front.
     """
-    piece = cut_out(sample.image, sample.alpha, softness)
-    if piece is None:
+    piece, box = cut_out(sample.image, sample.alpha, softness), sample.alpha.getbbox()
+    if piece is None or box is None:
         return sample
     base = (sample.alpha, sample.weight)
     furnished = composite(rng, sample.image, _nobody, [], base=base, things=things)
-    corner = sample.alpha.getbbox()[:2]
-    furnished.image.paste(piece.image, corner, piece.alpha)
+    furnished.image.paste(piece.image, box[:2], piece.alpha)
     # Where people are, or their contour, as much is known as before.
     furnished.weight.paste(sample.weight, (0, 0), sample.alpha)
     return furnished._replace(

@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 from finetune.__main__ import app
 from finetune.augment import LowResolution
 from finetune.batch_norm import calibrate
-from finetune.compose import beside_people
+from finetune.compose import Sample, behind_people, beside_people, cloth, hung
 from finetune.dataset import Material, Mix, PeopleDataset, held_back
 from finetune.interpolate import interpolate
-from finetune.manifest import Row, read_manifest
+from finetune.manifest import Row, load_image, read_manifest
 from finetune.run import TrainConfig, rate_at
 from finetune.train import train
 from finetune.training_state import Ema, official_state
@@ -345,6 +345,52 @@ def test_things_are_pasted_and_are_nobody(data: Path, tmp_path: Path) -> None:
                 found += 1
                 assert np.asarray(sample.alpha)[pink].mean() < 13
         assert found >= 4
+
+
+def test_things_behind_people_leave_them_as_they_are() -> None:
+    """Cloth covers the wall and the unknown bystander, and never the person or the mask."""
+    size = (300, 300)
+    person, weight = Image.new("L", size), Image.new("L", size, 255)
+    person.paste(255, (100, 60, 200, 300))
+    weight.paste(0, (0, 0, 60, 300))
+    weight.paste(0, (120, 100, 140, 120))
+    photo = Image.new("RGB", size, (0, 200, 0))
+    photo.paste((250, 250, 0), (0, 0), person)
+    before = Sample(photo, person, weight, 1, 0.8)
+    rng = np.random.default_rng(0)
+    inside = np.asarray(person) == 255
+    covered = 0
+    for _ in range(10):
+        things = [hung(rng, cloth(rng))]
+        assert things[0].alpha.getextrema() == (255, 255)
+        after = behind_people(rng, before, things, softness=1.3)
+        assert after.alpha.tobytes() == person.tobytes()
+        assert (after.persons, after.person_height) == (1, 0.8)
+        changed = (np.asarray(after.image) != np.asarray(photo)).any(axis=2)
+        # The edge of the cut-out lies a pixel or two inside the mask.
+        assert not changed[63:297, 103:197].any()
+        covered += (changed & ~inside).sum() > 2000
+        known = np.asarray(after.weight) == 255
+        as_before = known == (np.asarray(weight) == 255)
+        assert as_before[inside].all()
+        # A pixel of the cloth may happen to have the wall's colour.
+        assert as_before[~changed].mean() > 0.999
+        assert known[changed & ~inside].mean() > 0.99
+    assert covered >= 7
+    nobody = before._replace(alpha=Image.new("L", size))
+    assert behind_people(rng, nobody, things, softness=1.3) is nobody
+
+
+def test_real_photos_get_things_behind_their_people(data: Path) -> None:
+    """About three in ten; as the network is judged on real photos, never in validation."""
+    material = Material([row for row in read_manifest(data) if row.mask not in (None, "alpha")])
+    originals = {load_image(row).tobytes() for row in material.photos}
+    plain = PeopleDataset(material, mix=Mix(1, 0, 0, 0), augmented=False)
+    assert all(plain.sample(number).image.tobytes() in originals for number in range(12))
+    varied = PeopleDataset(material, mix=Mix(1, 0, 0, 0))
+    framed = [varied._photo(varied._rng(number, 0), number) for number in range(60)]
+    changed = sum(sample.image.tobytes() not in originals for sample in framed)
+    assert 8 <= changed <= 30
 
 
 def test_unlabelled_people_and_coarse_contours_do_not_count(data: Path) -> None:
