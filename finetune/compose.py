@@ -183,7 +183,10 @@ def random_canvas(
 
 
 def cloth(rng: Rng) -> Image.Image:
-    """Striped fabric in folds, as of flags, curtains and awnings: all that clothes are but worn."""
+    """Striped fabric in folds, as of flags, curtains and awnings: all that clothes are but worn.
+
+    Two in five have a dotted corner, as flags have stars.
+    """
     side = 420
     down, across = np.mgrid[:side, :side] / side
     angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.3)
@@ -192,9 +195,15 @@ def cloth(rng: Rng) -> Image.Image:
     colours = rng.uniform(0, 256, (int(rng.integers(2, 4)), 3))
     colours[0] = rng.choice([np.full(3, 235.0), colours[0]])
     stripe = np.floor((place + fold) * rng.uniform(3, 16)).astype(int) % len(colours)
+    pixels = colours[stripe]
+    if rng.random() < 0.4:
+        corner = (across + fold < rng.uniform(0.3, 0.8)) & (down + fold < rng.uniform(0.3, 0.8))
+        dots = np.cos(2 * np.pi * rng.uniform(4, 14) * np.stack((across + fold, down))).sum(axis=0)
+        pixels[corner] = rng.uniform(0, 256, 3)
+        pixels[corner & (dots > rng.uniform(0.8, 1.7))] = colours[0]
     light = 1 + rng.uniform(0, 0.35) * np.sin(2 * np.pi * (rng.uniform(1, 6) * across + down))
     noise = rng.normal(0, 4, (side, side, 1))
-    pixels = colours[stripe] * light[..., None] + noise
+    pixels = pixels * light[..., None] + noise
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 

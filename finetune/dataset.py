@@ -48,7 +48,7 @@ TIGHT, PLAIN = 0.2, 0.2
 #: How often a scene with people, and an empty one, has up to three things in it,
 THINGS, THINGS_IN_EMPTY = 0.6, 0.65
 #: how often a real photo has one or two behind its people,
-BEHIND = 0.3
+BEHIND = 0.5
 #: and how often such a thing is a cut-out, if there are any, instead of a mere shape.
 REAL_THINGS = 0.5
 #: How often a mere shape is of striped cloth: flags beside people were taken for clothes.

@@ -382,7 +382,7 @@ def test_things_behind_people_leave_them_as_they_are() -> None:
 
 
 def test_real_photos_get_things_behind_their_people(data: Path) -> None:
-    """About three in ten; as the network is judged on real photos, never in validation."""
+    """Every other one; as the network is judged on real photos, never in validation."""
     material = Material([row for row in read_manifest(data) if row.mask not in (None, "alpha")])
     originals = {load_image(row).tobytes() for row in material.photos}
     plain = PeopleDataset(material, mix=Mix(1, 0, 0, 0), augmented=False)
@@ -390,7 +390,7 @@ def test_real_photos_get_things_behind_their_people(data: Path) -> None:
     varied = PeopleDataset(material, mix=Mix(1, 0, 0, 0))
     framed = [varied._photo(varied._rng(number, 0), number) for number in range(60)]
     changed = sum(sample.image.tobytes() not in originals for sample in framed)
-    assert 8 <= changed <= 30
+    assert 18 <= changed <= 42
 
 
 def test_unlabelled_people_and_coarse_contours_do_not_count(data: Path) -> None:
