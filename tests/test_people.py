@@ -11,7 +11,13 @@ from PIL import Image
 from u2net_human_plugin import people
 from u2net_human_plugin.errors import PluginError
 from u2net_human_plugin.options import Options
-from u2net_human_plugin.regions import grow, label_regions, region_boxes_xyxy, region_runs
+from u2net_human_plugin.regions import (
+    grow,
+    label_regions,
+    region_boxes_xyxy,
+    region_runs,
+    without_weak_regions,
+)
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> people.Boxes:
@@ -62,6 +68,22 @@ def test_label_regions_on_noise(seed: int, height: int, width: int, share: float
         seed_cell[tuple(np.argwhere(cells)[0])] = True
         flooded = flood(seed_cell, mask)
         assert (flooded == cells).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 24), st.integers(1, 24), st.floats(0, 1))
+def test_weak_regions_vanish_and_nothing_else(
+    seed: int, height: int, width: int, low: float
+) -> None:
+    """Each cell stays or goes with the highest one of its region; below ``low`` all stay."""
+    values = np.random.default_rng(seed).random((height, width), np.float32)
+    before = values.copy()
+    labels = label_regions(values >= low)
+    expected = values.copy()
+    for region in range(1, labels.max(initial=0) + 1):
+        if values[labels == region].max() < 0.9:
+            expected[labels == region] = 0
+    assert (without_weak_regions(values, low, 0.9) == expected).all()
+    assert (values == before).all()
 
 
 def flood(reached: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -114,22 +114,37 @@ def test_nobody_in_the_picture_gives_an_empty_mask(options: Options) -> None:
     assert dark.getextrema() == (0, 0)
 
 
+@pytest.mark.parametrize("options", ALL_OPTIONS)
+def test_what_is_doubtful_throughout_is_nobody(options: Options) -> None:
+    """A grey ghost, alpha about 0.65, vanishes; the person beside it stays."""
+    picture = people_of_light((400, 300), (40, 60, 160, 280))
+    ghost = picture.copy()
+    ghost.paste((134, 134, 134), (260, 60, 360, 280))
+    segmenter = HumanSegmenter(network=Light(), options=options)
+    mask = np.asarray(segmenter.mask(ghost))
+    assert mask[100:240, 70:130].min() >= 250
+    assert mask[100:240, 280:340].max() == 0
+
+
 def test_flip_takes_the_mean_with_the_mirrored_picture() -> None:
-    """A network that knows only the left half is half sure of either; one batch serves both."""
+    """A network that knows only the left half is half sure of either; one batch serves both.
+
+    Of the top it is sure: a region of which it is sure nowhere would be taken for nobody.
+    """
 
     class LeftHalf(Light):
         def __call__(self, batch: np.ndarray) -> np.ndarray:
             alphas = super().__call__(batch)
-            alphas[:, :, 80:] = 0
+            alphas[:, 10:, 80:] = 0
             return alphas
 
     network = LeftHalf()
     segmenter = HumanSegmenter(network=network, crop="off")
     white = Image.new("RGB", (320, 320), "white")
     plain = np.asarray(segmenter.mask(white))
-    assert (plain[:, :150].min(), plain[:, 170:].max()) == (255, 0)
+    assert (plain[:, :150].min(), plain[40:, 170:].max()) == (255, 0)
     both = np.asarray(segmenter.mask(white, Options(crop="off", flip="on")))
-    assert np.abs(both[:, [0, 100, 219, 319]].astype(int) - 128).max() <= 2
+    assert np.abs(both[40:, [0, 100, 219, 319]].astype(int) - 128).max() <= 2
     assert network.batches == [1, 2]
 
 

@@ -73,6 +73,31 @@ def region_cells(runs: Runs) -> npt.NDArray[np.float64]:
     return cells
 
 
+def without_weak_regions(
+    values: npt.NDArray[np.float32], low: float, high: float
+) -> npt.NDArray[np.float32]:
+    """Set to zero the regions of cells from ``low`` on that nowhere reach ``high``: (H,W).
+
+    The hysteresis thresholding of Canny's edge detector (1986), for a soft map: what
+    stays keeps its values. Returns ``values`` itself if nothing goes.
+    """
+    runs = region_runs(values >= low)
+    width = values.shape[1]
+    # Every other one is a run's maximum; the cell at the end is for runs that end there.
+    bounds = np.stack((runs.starts, runs.ends), axis=1) + width * runs.rows[:, None]
+    flat = np.append(values, values.dtype.type(0))
+    highest = np.maximum.reduceat(flat, bounds.ravel())[::2] if bounds.size else flat[:0]
+    peaks = np.zeros(int(runs.regions.max(initial=0)), values.dtype)
+    np.maximum.at(peaks, runs.regions - 1, highest)
+    weak = peaks[runs.regions - 1] < high
+    if not weak.any():
+        return values
+    values = values.copy()
+    for row, start, end in zip(runs.rows[weak], runs.starts[weak], runs.ends[weak], strict=True):
+        values[row, start:end] = 0
+    return values
+
+
 def grow(values: npt.NDArray[np.int8], steps: int) -> npt.NDArray[np.int8]:
     """Spread non-zero values into the zeros around them, one cell in every step.
 

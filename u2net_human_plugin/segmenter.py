@@ -1,6 +1,6 @@
 """HumanSegmenter: an image in, the alpha mask of its people out, at the image's own size.
 
-locate people? → preprocess → network → paste back → refine edges
+locate people? → preprocess → network → drop what is doubtful → paste back → refine edges
 """
 
 from __future__ import annotations
@@ -21,8 +21,14 @@ from .options import Options
 from .paste import paste
 from .preprocess import SIZE, network_input, to_rgb
 from .refine import enlarge, sharpen
+from .regions import without_weak_regions
 from .weights import find_weights
 from .yolo import Detector, find_people
+
+#: Connected cells of the network's map from this alpha on are people only if one of them
+DOUBT_ABOVE = 0.1
+#: has at least this alpha: ghosts of things stay below it, real people hardly ever.
+SURE_ABOVE = 0.9
 
 #: What masks are made from: a Pillow image of any mode, or a uint8 array (H,W), (H,W,3) or
 #: (H,W,4). EXIF orientation is not applied.
@@ -133,5 +139,5 @@ def _checked(picture: Picture) -> Image.Image:
 
 
 def _full_size(alpha: npt.NDArray[np.float32], view: Image.Image, options: Options) -> Image.Image:
-    mask = enlarge(alpha, view.size)
+    mask = enlarge(without_weak_regions(alpha, DOUBT_ABOVE, SURE_ABOVE), view.size)
     return sharpen(mask, view) if options.refine == "on" else mask
