@@ -30,18 +30,16 @@ from .compose import (
     backdrop,
     behind_people,
     beside_people,
-    cloth,
     composite,
     cut_out,
     cut_out_rgba,
     draw_heights,
     framed_tightly,
-    hung,
     random_canvas,
     scene_crop,
-    shape,
 )
 from .manifest import Row, alpha_of, load_image, load_mask, open_image, upright
+from .things import cloth, hung, shape
 
 #: How often a picture with people is cut down to them, and a scene is a plain backdrop.
 TIGHT, PLAIN = 0.2, 0.2

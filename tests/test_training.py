@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 from finetune.__main__ import app
 from finetune.augment import LowResolution
 from finetune.batch_norm import calibrate
-from finetune.compose import Sample, behind_people, beside_people, cloth, hung
+from finetune.compose import Sample, behind_people, beside_people
 from finetune.dataset import Material, Mix, PeopleDataset, held_back
 from finetune.interpolate import interpolate
 from finetune.manifest import Row, load_image, read_manifest
 from finetune.run import TrainConfig, rate_at
+from finetune.things import cloth, hung
 from finetune.train import train
 from finetune.training_state import Ema, official_state
 from u2net_human_plugin.checkpoint import load_checkpoint
