@@ -39,10 +39,13 @@ from .compose import (
     scene_crop,
 )
 from .manifest import Row, alpha_of, load_image, load_mask, open_image, upright
+from .poses import bent, turned
 from .things import cloth, hung, shape
 
 #: How often a picture with people is cut down to them, and a scene is a plain backdrop.
 TIGHT, PLAIN = 0.2, 0.2
+#: How often a picture is bent like rubber, and turned on its side or head.
+BENT, TURNED = 0.4, 0.12
 #: How often a scene with people, and an empty one, has up to three things in it,
 THINGS, THINGS_IN_EMPTY = 0.6, 0.65
 #: how often a real photo has one or two behind its people,
@@ -171,7 +174,12 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
             sample = photo if kind == "photo" else self._group(rng, photo)
         else:
             sample = self._scene(rng, empty=kind == "empty")
-        return framed_tightly(rng, sample) if self.augmented and rng.random() < TIGHT else sample
+        if not self.augmented:
+            return sample
+        for change, share in ((framed_tightly, TIGHT), (bent, BENT), (turned, TURNED)):
+            if rng.random() < share:
+                sample = change(rng, sample)
+        return sample
 
     def _rng(self, number: int, stream: int) -> Rng:
         return np.random.default_rng([self.seed, number, stream])
