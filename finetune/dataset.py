@@ -45,7 +45,7 @@ from .things import cloth, hung, shape
 #: How often a picture with people is cut down to them, and a scene is a plain backdrop.
 TIGHT, PLAIN = 0.2, 0.2
 #: How often a picture is bent like rubber, and turned on its side or head.
-BENT, TURNED = 0.4, 0.12
+BENT, TURNED = 0.2, 0.06
 #: How often a scene with people, and an empty one, has up to three things in it,
 THINGS, THINGS_IN_EMPTY = 0.6, 0.65
 #: how often a real photo has one or two behind its people,
