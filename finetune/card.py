@@ -21,6 +21,7 @@ import typer
 
 from u2net_human_plugin import weights
 from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.preprocess import SIZE
 
 from .example_pictures import hard_cases, options_shown
 from .files import written_atomically
@@ -130,6 +131,7 @@ def render_card(
         data,
         template_path=str(parts / "u2net_human_ft.md.jinja"),
         provenance=provenance,
+        size=SIZE,
         runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
         reports=[{**report, "tables": tables(report)} for report in reports],
         weakest=weakest(reports),

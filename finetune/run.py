@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.u2net import Decoder, U2Net, Variant
 
 from . import training_state
@@ -42,7 +43,7 @@ class TrainConfig:
     init: Path | None = None
     variant: Variant = "lite"
     decoder: Decoder = "half"
-    size: int = 320
+    size: int = SIZE
     batch: int = 8
     epochs: int = 50
     #: Pictures per epoch; 0, as many as there are photos with a mask.

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from u2net_human_plugin.errors import PluginError
+from u2net_human_plugin.preprocess import SIZE
 
 
 def train(
@@ -29,7 +30,7 @@ def train(
             "[default: half for lite, full for full]"
         ),
     ] = "",
-    size: Annotated[int, typer.Option(help="Input side in pixels; the paper crops 288.")] = 320,
+    size: Annotated[int, typer.Option(help="Input side in pixels; the paper crops 288.")] = SIZE,
     batch: Annotated[int, typer.Option(help="Pictures a step, over all processes; paper: 12.")] = 8,
     epochs: Annotated[int, typer.Option(help="Passes; the paper takes 600,000 steps.")] = 50,
     epoch_size: Annotated[int, typer.Option(help="Pictures a pass. [default: all photos]")] = 0,

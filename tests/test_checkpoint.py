@@ -12,6 +12,7 @@ import torch
 
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import WeightsError
+from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.u2net import U2Net, fold_batch_norm, unfold_batch_norm
 from u2net_human_plugin.weights import bundled
 
@@ -39,7 +40,9 @@ def test_official_onnx_agrees_with_onnxruntime(official_onnx):
     picture = np.random.default_rng(0).normal(size=(1, 3, 320, 320)).astype(np.float32)
     expected = session.run(None, {session.get_inputs()[0].name: picture})
     with torch.inference_mode():
-        found = load_checkpoint(official_onnx)(torch.from_numpy(picture))
+        model = load_checkpoint(official_onnx)
+        found = model(torch.from_numpy(picture))
+    assert model.size == 320  # the file fixes it
     assert len(found) == len(expected) == 7
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(torch.sigmoid(ours).numpy(), theirs, atol=1e-4)
@@ -52,7 +55,7 @@ def test_bundled_pth_is_the_bundled_onnx():
     session = onnxruntime.InferenceSession(
         bundled("onnx").read(), providers=["CPUExecutionProvider"]
     )
-    picture = np.random.default_rng(0).normal(size=(1, 3, 320, 320)).astype(np.float32)
+    picture = np.random.default_rng(0).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
     expected = session.run(None, {session.get_inputs()[0].name: picture})[0]
     model = load_checkpoint(bundled("pth").path, "half")
     with torch.inference_mode():

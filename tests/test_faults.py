@@ -17,6 +17,7 @@ import pytest
 from finetune.files import written_atomically
 from u2net_human_plugin.errors import WeightsError
 from u2net_human_plugin.network import load_onnx
+from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.weights import WeightsFile, bundled
 
 Launch = Callable[..., "subprocess.CompletedProcess[Any]"]
@@ -52,7 +53,7 @@ def test_weights_that_are_something_else(own: Path) -> None:
 def test_weights_replaced_while_running(own: Path) -> None:
     """Who has the old network keeps it; who asks anew gets the new one; then the old is freed."""
     weights = WeightsFile(own, "given")
-    batch = np.zeros((1, 3, 320, 320), np.float32)
+    batch = np.zeros((1, 3, SIZE, SIZE), np.float32)
     old = load_onnx(weights)
     before = old(batch)
     content = own.read_bytes()

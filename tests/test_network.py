@@ -11,11 +11,12 @@ from onnx import TensorProto, helper
 
 from u2net_human_plugin.errors import WeightsError
 from u2net_human_plugin.network import OnnxNetwork, load_onnx, load_torch
+from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.weights import WeightsFile, bundled, find_weights
 
 
 def batch(images: int = 1, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(images, 3, 320, 320)).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=(images, 3, SIZE, SIZE)).astype(np.float32)
 
 
 def write_network(path, inputs=(("N", 3, 32, 32),), output=("N", 1, 32, 32), kind=None):
@@ -88,9 +89,9 @@ def test_no_onnx(content, tmp_path):
 
 
 def test_bundled_network():
-    """The bundled file takes 320 x 320, any batch, and answers in 0…1."""
+    """The bundled file takes SIZE x SIZE pixels, any batch, and answers in 0…1."""
     network = load_onnx(bundled("onnx"))
-    assert network.size == 320
+    assert network.size == SIZE
     alphas = network(batch(2))
     assert alphas.shape[0] == 2
     assert alphas.dtype == np.float32

@@ -11,6 +11,7 @@ import finetune.onnx_file
 from finetune.onnx_file import PARITY, write_onnx
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.network import OnnxNetwork
+from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.weights import WeightsFile, bundled
 
 
@@ -37,7 +38,7 @@ def test_parity(exported):
     """The file gives torch's answer in onnxruntime, for a batch size not seen at export."""
     model, path, difference = exported
     assert difference <= PARITY
-    images = np.random.default_rng(5).normal(size=(5, 3, 320, 320)).astype(np.float32)
+    images = np.random.default_rng(5).normal(size=(5, 3, SIZE, SIZE)).astype(np.float32)
     with torch.inference_mode():
         expected = torch.sigmoid(model(torch.from_numpy(images))[0])[:, 0].numpy()
     found = OnnxNetwork(WeightsFile(path, "given"))(images)
@@ -45,15 +46,15 @@ def test_parity(exported):
 
 
 def test_interface(exported):
-    """One input (batch,3,320,320), one output (batch,1,h,w), the batch free."""
+    """One input (batch,3,SIZE,SIZE), one output (batch,1,h,w), the batch free."""
     model, path, _ = exported
-    side = 320 if model.decoder == "full" else 160
+    side = SIZE if model.decoder == "full" else SIZE // 2
     graph = onnx.load(path).graph
     shapes = {
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)
     }
-    assert shapes == {"image": ["batch", 3, 320, 320], "alpha": ["batch", 1, side, side]}
+    assert shapes == {"image": ["batch", 3, SIZE, SIZE], "alpha": ["batch", 1, side, side]}
 
 
 def test_operations(exported):

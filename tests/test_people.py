@@ -221,6 +221,15 @@ def test_locate_finds_each_region_and_scales_it_to_the_picture() -> None:
     assert found.tolist() == [[10, 40, 30, 160], [60, 200, 100, 400]]
 
 
+def test_locate_takes_what_is_faint_only_around_what_is_seen() -> None:
+    """A faint region is nobody; around a cell that is clearly seen it belongs to the box."""
+    alpha = np.zeros((20, 20), np.float32)
+    alpha[2:8, 2:8] = alpha[12:18, 10:16] = people.LOCATE_ABOVE + 0.02
+    alpha[4, 4] = people.SEEN_ABOVE + 0.01
+    alpha[14, 12] = people.SEEN_ABOVE - 0.01
+    assert people.locate(alpha, (20, 20)).tolist() == [[2, 2, 8, 8]]
+
+
 @pytest.mark.parametrize(
     "found",
     [

@@ -15,7 +15,7 @@ def flat(value: int, size: tuple[int, int] = (4, 4)) -> Image.Image:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1), (37, 53), (320, 320)])
 def test_shape_and_type(size):
-    """Whatever the picture's shape, the input is (3,320,320) float32, contiguous, finite."""
+    """Whatever the picture's shape, the input is (3,SIZE,SIZE) float32, contiguous, finite."""
     array = network_input(flat(100, size))
     assert array.shape == (3, SIZE, SIZE)
     assert array.dtype == np.float32

@@ -17,6 +17,7 @@ from u2net_human_plugin import HumanSegmenter, Options
 from u2net_human_plugin.errors import DataError, HostError, OptionError, WeightsError
 from u2net_human_plugin.hosts import transparent_background as adapter
 from u2net_human_plugin.network import load_torch
+from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.u2net import U2Net
 from u2net_human_plugin.weights import MODEL_NAME, WeightsFile, bundled
 
@@ -242,7 +243,7 @@ def test_jit_runs_torchscript_and_writes_nothing(host, picture, mask, tmp_path, 
 
 def test_traced_network_takes_batches():
     """A trace made with one image answers a batch of three as the untraced network does."""
-    batch = np.random.default_rng(0).normal(size=(3, 3, 320, 320)).astype(np.float32)
+    batch = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
     plain, traced = load_torch(bundled("pth")), load_torch(bundled("pth"), traced=True)
     np.testing.assert_allclose(traced(batch), plain(batch), atol=1e-5)
 

@@ -38,9 +38,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from finetune.onnx_file import write_onnx
 from u2net_human_plugin.checkpoint import load_checkpoint
+from u2net_human_plugin.preprocess import SIZE
 model = load_checkpoint(sys.argv[1], "half")
 with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-    model(torch.zeros(1, 3, 320, 320))
+    model(torch.zeros(1, 3, SIZE, SIZE))
 write_onnx(model, sys.argv[2])
 print(counter.get_total_flops() // 2)
 """

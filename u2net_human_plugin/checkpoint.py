@@ -143,6 +143,8 @@ def _load_onnx(path: Path, decoder: Decoder, inference: bool) -> U2Net:
                     assert conv.bias is not None
                     conv.weight.copy_(torch.from_numpy(weight.copy()))
                     conv.bias.copy_(torch.from_numpy(bias.copy()))
+            side = graph.input[0].type.tensor_type.shape.dim[2].dim_value
+            model.size = side or None
             return model
     raise WeightsError(
         f"{path}: an ONNX file with {len(parameters)} convolutions that are not those of U²-Net "

@@ -167,8 +167,8 @@ class TorchNetwork:
         keep_torch_running()
         self._arguments = weights, device, traced
         weights.read()  # checks existence and checksum
-        self.size: int | None = None
         model = load_checkpoint(weights.path, inference=True)
+        self.size = model.size
         if model.variant == "lite" and weights.path.suffix.lower() != ".onnx":
             # See DECODER in finetune: nothing is lost at photo size. An ONNX file has chosen
             # its output already, and gives the same mask here as in onnxruntime.

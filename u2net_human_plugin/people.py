@@ -16,7 +16,14 @@ from PIL import Image, ImageChops
 
 from .errors import PluginError
 from .options import Options
-from .regions import grow, label_regions, region_boxes_xyxy, region_cells, region_runs
+from .regions import (
+    grow,
+    label_regions,
+    region_boxes_xyxy,
+    region_cells,
+    region_runs,
+    without_weak_regions,
+)
 
 Boxes = npt.NDArray[np.float32]
 Size = tuple[int, int]
@@ -24,6 +31,9 @@ Size = tuple[int, int]
 #: Alpha from which a cell of the network's coarse map counts as a person when locating:
 #: low, because a small figure gets faint answers, and the closer look decides.
 LOCATE_ABOVE = 0.03
+#: and a region of such cells is a person's only if one of them has at least this alpha: of
+#: what the closer look takes for people, that is mostly wrong where the first look saw less.
+SEEN_ABOVE = 0.4
 #: Regions of the coarse map with fewer cells than this are noise, not people,
 MIN_CELLS = 4
 #: and so are those with less than this share of the largest region's cells.
@@ -50,7 +60,7 @@ def locate(alpha: npt.NDArray[np.float32], size_wh: Size) -> Boxes:
     People who touch in the map are one region, hence one box. The boxes are scaled to a
     picture of ``size_wh`` pixels.
     """
-    runs = region_runs(alpha >= LOCATE_ABOVE)
+    runs = region_runs(without_weak_regions(alpha, LOCATE_ABOVE, SEEN_ABOVE) >= LOCATE_ABOVE)
     cells = region_cells(runs)
     enough = max(MIN_CELLS, MIN_SHARE * cells.max(initial=0))
     return _scaled_xyxy(region_boxes_xyxy(runs)[cells >= enough], alpha.shape, size_wh)

@@ -25,8 +25,9 @@ from .regions import without_weak_regions
 from .weights import find_weights
 from .yolo import Detector, find_people
 
-#: Connected cells of the network's map from this alpha on are people only if one of them
-DOUBT_ABOVE = 0.1
+#: Connected cells of the network's map from these alphas on, one after the other, are people
+#: only if one of them (the first ends at a haze between two parts, the second clears the haze)
+DOUBT_ABOVE = (0.1, 0.02)
 #: has at least this alpha: ghosts of things stay below it, real people hardly ever.
 SURE_ABOVE = 0.9
 
@@ -139,5 +140,7 @@ def _checked(picture: Picture) -> Image.Image:
 
 
 def _full_size(alpha: npt.NDArray[np.float32], view: Image.Image, options: Options) -> Image.Image:
-    mask = enlarge(without_weak_regions(alpha, DOUBT_ABOVE, SURE_ABOVE), view.size)
+    for low in DOUBT_ABOVE:
+        alpha = without_weak_regions(alpha, low, SURE_ABOVE)
+    mask = enlarge(alpha, view.size)
     return sharpen(mask, view) if options.refine == "on" else mask

@@ -155,6 +155,9 @@ class U2Net(nn.Module):
     complete whichever decoder trained it.
     """
 
+    #: Side of the square input that the file with the weights fixes, in pixels; None, any.
+    size: int | None = None
+
     def __init__(self, variant: Variant = "full", decoder: Decoder = "full") -> None:
         super().__init__()
         self.variant, self.decoder = variant, decoder
