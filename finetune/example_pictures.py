@@ -41,7 +41,7 @@ def hard_cases(before: str) -> list[Example]:
 
 def options_shown() -> list[Example]:
     """One picture of three people, and what the options that choose among them leave of it."""
-    picture = _with_figures(_data().rocket(), [(0.15, 0.82), (0.35, 0.55), (0.6, 0.2)])
+    picture = _with_figures(_data().brick(), [(0.14, 0.86), (0.33, 0.55), (0.37, 0.18)])
     masks = [load_predictor(f"bundled?{options}").segment(picture) for options in _OPTIONS.values()]
     return [Example(picture, masks, ["photo", *_OPTIONS])]
 

@@ -191,6 +191,24 @@ def test_options_of_one_picture_hold_for_that_picture_alone() -> None:
     assert segmenter.mask(pair).tobytes() == both
 
 
+@pytest.mark.parametrize("crop", ["off", "self"])
+def test_a_haze_between_two_people_does_not_make_them_one(crop: str) -> None:
+    """Of two people whom a grey veil, alpha about 0.06, joins, the smaller one can go."""
+    picture = people_of_light((400, 300), (40, 60, 160, 280))
+    picture.paste((98, 98, 98), (40, 100, 300, 280))
+    picture.paste((255, 255, 255), (40, 60, 160, 280))
+    picture.paste((255, 255, 255), (250, 150, 300, 280))
+    segmenter = HumanSegmenter(network=Light(), options=Options().updated({"crop": crop}))
+    both = np.asarray(segmenter.mask(picture))
+    largest = np.asarray(
+        segmenter.mask(picture, Options().updated({"crop": crop, "persons": "largest"}))
+    )
+    assert both[100:240, 70:130].min() >= 250
+    assert both[180:260, 265:285].min() >= 250
+    assert largest[100:240, 70:130].min() >= 250
+    assert largest[180:260, 265:285].max() == 0
+
+
 def test_single_options_can_be_given_by_name() -> None:
     """HumanSegmenter(crop="yolo") is short for Options, and as strict."""
     segmenter = HumanSegmenter(network=Light(), options=Options(persons="center"), crop="yolo")

@@ -54,13 +54,13 @@ MAX_CROPS = 8
 GRID = 512
 
 
-def locate(alpha: npt.NDArray[np.float32], size_wh: Size) -> Boxes:
+def locate(alpha: npt.NDArray[np.float32], size_wh: Size, above: float = LOCATE_ABOVE) -> Boxes:
     """Boxes of the connected regions of a coarse alpha map: (h,w) in 0…1 → (N,4) xyxy.
 
-    People who touch in the map are one region, hence one box. The boxes are scaled to a
-    picture of ``size_wh`` pixels.
+    People who touch in the map are one region, hence one box; at the low default even a
+    haze between them joins them. The boxes are scaled to a picture of ``size_wh`` pixels.
     """
-    runs = region_runs(without_weak_regions(alpha, LOCATE_ABOVE, SEEN_ABOVE) >= LOCATE_ABOVE)
+    runs = region_runs(without_weak_regions(alpha, above, SEEN_ABOVE) >= above)
     cells = region_cells(runs)
     enough = max(MIN_CELLS, MIN_SHARE * cells.max(initial=0))
     return _scaled_xyxy(region_boxes_xyxy(runs)[cells >= enough], alpha.shape, size_wh)

@@ -86,6 +86,8 @@ class HumanSegmenter:
         boxes = regions
         if options.crop == "yolo":
             boxes = people.checked_boxes(self.detector(rgb), rgb.size)
+        elif options.chooses_persons:
+            boxes = people.locate(coarse, rgb.size, above=people.SEEN_ABOVE)
         kept = people.choose(boxes, options, rgb.size)
         if options.crop != "off":
             closer = people.crops_xyxy(people.extended_xyxy(boxes[kept], regions), rgb.size)
