@@ -24,11 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .preprocess import SIZE
 from .weights import ENVIRONMENT_VARIABLE, MODEL_NAME, bundled
 
 #: Width and height of the pictures that are timed.
 SIZES = {"1 megapixel": (1154, 866), "12 megapixels": (4000, 3000)}
 _STARTS = 101
+#: Side of the square that rembg's u2netp session gives its network.
+_SIZE_OF_REMBG = 320
 _HEAVY = ("PIL", "numpy", "onnxruntime", "rembg", "torch", "transparent_background", "ultralytics")
 
 # The trainer's exporter, in a process of its own: the package never imports the trainer.
@@ -38,11 +41,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from finetune.onnx_file import write_onnx
 from u2net_human_plugin.checkpoint import load_checkpoint
-from u2net_human_plugin.preprocess import SIZE
+size = int(sys.argv[3])
 model = load_checkpoint(sys.argv[1], "half")
 with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-    model(torch.zeros(1, 3, SIZE, SIZE))
-write_onnx(model, sys.argv[2])
+    model(torch.zeros(1, 3, size, size))
+write_onnx(model, sys.argv[2], size)
 print(counter.get_total_flops() // 2)
 """
 
@@ -161,11 +164,8 @@ def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int | 
     home.mkdir()
     shutil.copy(official, home / "u2netp.onnx")
     ours = folder / "ours.onnx"
-    command = [sys.executable, "-c", _EXPORT, str(official), str(ours)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    macs = int(done.stdout.split()[-1]) if done.returncode == 0 else None
+    macs, reason = _exported(official, ours, SIZE)
     if macs is None:
-        reason = (done.stderr.strip().splitlines() or ["?"])[-1]
         print(f"weights         the bundled ones; exporting u2netp failed: {reason}")
         ours = bundled("onnx").path
     else:
@@ -176,12 +176,26 @@ def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int | 
     return {**kept, "U2NET_HOME": str(home), ENVIRONMENT_VARIABLE: str(ours)}, macs
 
 
+def _exported(checkpoint: Path, target: Path, size: int) -> tuple[int | None, str]:
+    """Export ``checkpoint`` with the half decoder: its MACs, or None and why it failed."""
+    command = [sys.executable, "-c", _EXPORT, str(checkpoint), str(target), str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        return None, (done.stderr.strip().splitlines() or ["?"])[-1]
+    return int(done.stdout.split()[-1]), ""
+
+
 def _bundled_on_both_sides(environment: dict[str, str], folder: Path) -> dict[str, str]:
-    """Environment variables under which rembg's u2netp session, too, runs the bundled file."""
+    """Environment variables under which rembg's u2netp session, too, runs the bundled weights.
+
+    At the size that rembg gives its own model, on both sides.
+    """
     home = folder / "bundled"
     home.mkdir()
-    weights = bundled("onnx").path
-    shutil.copy(weights, home / "u2netp.onnx")
+    weights = home / "u2netp.onnx"
+    macs, reason = _exported(bundled("pth").path, weights, _SIZE_OF_REMBG)
+    if macs is None:
+        raise SystemExit(f"exporting the bundled weights failed: {reason}")
     disguised = {"U2NET_HOME": str(home), "MODEL_CHECKSUM_DISABLED": "1"}
     return {**environment, **disguised, ENVIRONMENT_VARIABLE: str(weights)}
 
