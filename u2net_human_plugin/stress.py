@@ -164,8 +164,11 @@ def measure(
             wrong.extend(pool.map(lambda one: server.wrong(*one), given))
 
         ask((small, {"warming up": number}) for number in range(4 * clients))
+        # One at a time from here to the figure: how many threads happen to be at work at once
+        # decides how much memory the allocator keeps, and that is no cost of a session.
+        wrong.extend(server.wrong(small, {"alone": number}) for number in range(clients))
         before = server.memory
-        ask((small, {"number": number}) for number in range(extras))
+        wrong.extend(server.wrong(small, {"number": number}) for number in range(extras))
         extras_growth = server.memory - before
 
         memory, start = [], time.monotonic()
