@@ -83,7 +83,7 @@ def _measure(loop: str, size: int, batch: int, steps: int) -> float:
 
     from u2net_human_plugin.u2net import U2Net, fold_batch_norm
 
-    from .losses import deep_supervision_bce
+    from .losses import deep_supervision
 
     torch.manual_seed(0)
     in_bfloat16 = loop == "bf16"
@@ -111,7 +111,7 @@ def _measure(loop: str, size: int, batch: int, steps: int) -> float:
         if loop == "plain":
             loss = plain_loss(outputs)
         else:
-            loss = deep_supervision_bce(outputs, alpha, weight, edge=2.0)
+            loss = deep_supervision(outputs, alpha, weight, edge=2.0)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()

@@ -9,7 +9,7 @@ import torch
 from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_norm
 
 from .dataset import PeopleDataset
-from .losses import deep_supervision_bce
+from .losses import deep_supervision
 from .run import Run, StopRequest, batches, progress_bar, rate_at
 
 
@@ -32,7 +32,13 @@ def fit_full_resolution(
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(step, steps, run.config.rate, steps // 10)
             outputs = prepared(batch["image"])[:2]
-            loss = deep_supervision_bce(outputs, batch["alpha"], batch["weight"], run.config.edge)
+            loss = deep_supervision(
+                outputs,
+                batch["alpha"],
+                batch["weight"],
+                edge=run.config.edge,
+                iou=run.config.iou,
+            )
             optimizer.zero_grad()
             run.accelerator.backward(loss)
             optimizer.step()

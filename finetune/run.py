@@ -53,6 +53,7 @@ class TrainConfig:
     warmup: int = 100
     ema: float = 0.998
     edge: float = 2.0
+    iou: float = 0.0
     batch_norm: Literal["frozen", "live"] = "frozen"
     #: Share of the run for which the encoder keeps its weights.
     freeze_encoder: float = 0.0

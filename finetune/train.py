@@ -28,7 +28,7 @@ from . import training_state
 from .batch_norm import calibrate
 from .dataset import Material, PeopleDataset, held_back
 from .full_decoder import fit_full_resolution
-from .losses import deep_supervision_bce
+from .losses import deep_supervision
 from .manifest import Row, read_manifest
 from .run import Run, Stop, StopRequest, TrainConfig, batches, progress_bar, rate_at
 from .validation import ValidationSet, predict, validate, validation_sets
@@ -144,7 +144,9 @@ def _loop(
             for group in run.optimizer.param_groups:
                 group["lr"] = rate_at(run.step, run.total, config.rate, config.warmup)
             outputs = run.model(batch["image"])
-            loss = deep_supervision_bce(outputs, batch["alpha"], batch["weight"], config.edge)
+            loss = deep_supervision(
+                outputs, batch["alpha"], batch["weight"], edge=config.edge, iou=config.iou
+            )
             run.optimizer.zero_grad()
             accelerator.backward(loss)
             if run.step < thawing:

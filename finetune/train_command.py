@@ -42,6 +42,9 @@ def train(
     edge: Annotated[
         float, typer.Option(help="Extra weight of the loss at contours; paper: 0.")
     ] = 2.0,
+    iou: Annotated[
+        float, typer.Option(help="Factor of a soft IoU loss beside BCE; paper: 0.")
+    ] = 0.0,
     batch_norm: Annotated[
         str, typer.Option(help="frozen (folded; small batches) or live (batches from 16 on).")
     ] = "frozen",
@@ -113,6 +116,7 @@ def train(
         warmup=warmup,
         ema=ema,
         edge=edge,
+        iou=iou,
         batch_norm=batch_norm,  # type: ignore[arg-type]
         freeze_encoder=freeze_encoder,
         coarse=parse_coarse(coarse),
