@@ -30,7 +30,7 @@ from PIL import Image
 from u2net_human_plugin.errors import MissingExtraError, OptionError, WeightsError
 from u2net_human_plugin.network import Network, OnnxNetwork, TorchNetwork
 from u2net_human_plugin.options import Options
-from u2net_human_plugin.preprocess import MEAN, SIZE, STD
+from u2net_human_plugin.preprocess import MEAN, REMBG_SIZE, STD
 from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.weights import WeightsFile, bundled
 
@@ -126,7 +126,7 @@ def _facts(kind: str, path: Path) -> dict[str, Any]:
 
 def _minmax(spec: str, path: Path) -> Predictor:
     network = OnnxNetwork(WeightsFile(path, "given"))
-    side = network.size or SIZE
+    side = network.size or REMBG_SIZE
 
     def segment(image: Image.Image) -> npt.NDArray[np.uint8]:
         small = np.asarray(image.resize((side, side), Image.Resampling.LANCZOS))

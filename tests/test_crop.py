@@ -158,12 +158,28 @@ def test_a_person_not_chosen_vanishes_inside_the_kept_crop() -> None:
 @pytest.mark.parametrize("crop", ["off", "self", "yolo"])
 def test_no_person_found(crop: Any) -> None:
     """The whole picture's mask is used; with persons asked for, the mask is empty."""
-    lamp = people_of_light((800, 600), (300, 200, 500, 400)) if crop == "yolo" else None
-    scene = lamp or Image.new("RGB", (800, 600))
+    scene = Image.new("RGB", (800, 600))
     segmenter = HumanSegmenter(network=Light(), detector=detector_of())
     whole = segmenter.mask(scene, Options(crop="off"))
     assert segmenter.mask(scene, Options(crop=crop)).tobytes() == whole.tobytes()
     assert segmenter.mask(scene, Options(crop=crop, persons="all")).getextrema() == (0, 0)
+
+
+def test_whom_the_detector_missed_the_first_look_finds() -> None:
+    """In a closer look, beside the one the detector saw; but not if only some shall stay."""
+    seen, missed = (200, 500, 260, 680), (1200, 500, 1260, 680)
+    scene = people_of_light(SCENE, seen, missed)
+    network = Light()
+    segmenter = HumanSegmenter(network=network, detector=detector_of(seen))
+    mask = segmenter.mask(scene, Options(crop="yolo"))
+    assert network.batches == [1, 2]
+    right = (800, 0, *SCENE)
+    alone = segmenter.mask(scene, Options(crop="self")).crop(right)
+    assert mask.crop(right).tobytes() == alone.tobytes()
+    network.batches.clear()
+    chosen = segmenter.mask(scene, Options(crop="yolo", persons="largest"))
+    assert network.batches == [1, 1]
+    assert chosen.crop(right).getextrema() == (0, 0)
 
 
 def test_a_detector_in_code_gets_the_rgb_picture_in_its_own_size() -> None:

@@ -269,6 +269,15 @@ def test_what_touches_a_person_in_the_coarse_map_extends_the_box() -> None:
     assert detected.tolist() == [[40, 32, 60, 80]]
 
 
+def test_regions_apart_from_all_boxes() -> None:
+    """Those that share no area with a box, in order; all of them if there is no box."""
+    regions = boxes((0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10))
+    detected = boxes((5, 5, 20, 20), (49, 9, 60, 60))
+    assert people.apart_xyxy(regions, detected).tolist() == [[20, 0, 30, 10]]
+    assert people.apart_xyxy(regions, detected[:0]).tolist() == regions.tolist()
+    assert people.apart_xyxy(regions[:0], detected).shape == (0, 4)
+
+
 @pytest.mark.parametrize(
     ("person", "looked_at"),
     [

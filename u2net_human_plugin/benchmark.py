@@ -24,14 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .preprocess import SIZE
+from .preprocess import REMBG_SIZE, SIZE
 from .weights import ENVIRONMENT_VARIABLE, MODEL_NAME, bundled
 
 #: Width and height of the pictures that are timed.
 SIZES = {"1 megapixel": (1154, 866), "12 megapixels": (4000, 3000)}
 _STARTS = 101
-#: Side of the square that rembg's u2netp session gives its network.
-_SIZE_OF_REMBG = 320
 _HEAVY = ("PIL", "numpy", "onnxruntime", "rembg", "torch", "transparent_background", "ultralytics")
 
 # The trainer's exporter, in a process of its own: the package never imports the trainer.
@@ -193,7 +191,7 @@ def _bundled_on_both_sides(environment: dict[str, str], folder: Path) -> dict[st
     home = folder / "bundled"
     home.mkdir()
     weights = home / "u2netp.onnx"
-    macs, reason = _exported(bundled("pth").path, weights, _SIZE_OF_REMBG)
+    macs, reason = _exported(bundled("pth").path, weights, REMBG_SIZE)
     if macs is None:
         raise SystemExit(f"exporting the bundled weights failed: {reason}")
     disguised = {"U2NET_HOME": str(home), "MODEL_CHECKSUM_DISABLED": "1"}

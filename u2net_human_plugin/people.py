@@ -21,8 +21,8 @@ from .regions import (
     label_regions,
     region_boxes_xyxy,
     region_cells,
+    region_peaks,
     region_runs,
-    without_weak_regions,
 )
 
 Boxes = npt.NDArray[np.float32]
@@ -60,10 +60,12 @@ def locate(alpha: npt.NDArray[np.float32], size_wh: Size, above: float = LOCATE_
     People who touch in the map are one region, hence one box; at the low default even a
     haze between them joins them. The boxes are scaled to a picture of ``size_wh`` pixels.
     """
-    runs = region_runs(without_weak_regions(alpha, above, SEEN_ABOVE) >= above)
+    runs = region_runs(alpha >= above)
     cells = region_cells(runs)
-    enough = max(MIN_CELLS, MIN_SHARE * cells.max(initial=0))
-    return _scaled_xyxy(region_boxes_xyxy(runs)[cells >= enough], alpha.shape, size_wh)
+    seen = region_peaks(alpha, runs) >= SEEN_ABOVE
+    enough = max(MIN_CELLS, MIN_SHARE * cells[seen].max(initial=0))
+    boxes = region_boxes_xyxy(runs)[seen & (cells >= enough)]
+    return _scaled_xyxy(boxes, alpha.shape, size_wh)
 
 
 def checked_boxes(found: Any, size_wh: Size) -> Boxes:
@@ -125,6 +127,11 @@ def extended_xyxy(boxes_xyxy: Boxes, regions_xyxy: Boxes) -> Boxes:
             box[:2] = np.minimum(box[:2], regions_xyxy[touches, :2].min(axis=0))
             box[2:] = np.maximum(box[2:], regions_xyxy[touches, 2:].max(axis=0))
     return extended
+
+
+def apart_xyxy(regions_xyxy: Boxes, boxes_xyxy: Boxes) -> Boxes:
+    """The regions of the coarse map that overlap no box: people whom the detector missed."""
+    return regions_xyxy[~(intersection_xyxy(regions_xyxy, boxes_xyxy) > 0).any(axis=1)]
 
 
 def crops_xyxy(boxes_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, int]]:

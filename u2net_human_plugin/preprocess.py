@@ -15,6 +15,8 @@ from PIL import Image
 #: Side of the square the network sees, in pixels, unless its file fixes another (the
 #: official ONNX files: 320). Wants to be a multiple of 32.
 SIZE = 384
+#: What rembg's own U²-Net sessions feed theirs, whatever the file.
+REMBG_SIZE = 320
 #: Per-channel mean and standard deviation (RGB, of values in 0…1).
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)

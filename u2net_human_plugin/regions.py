@@ -73,6 +73,18 @@ def region_cells(runs: Runs) -> npt.NDArray[np.float64]:
     return cells
 
 
+def region_peaks(values: npt.NDArray[np.float32], runs: Runs) -> npt.NDArray[np.float32]:
+    """The highest of the values (H,W) in each of the regions 1…N: (N,)."""
+    width = values.shape[1]
+    # Every other one is a run's maximum; the cell at the end is for runs that end there.
+    bounds = np.stack((runs.starts, runs.ends), axis=1) + width * runs.rows[:, None]
+    flat = np.append(values, values.dtype.type(0))
+    highest = np.maximum.reduceat(flat, bounds.ravel())[::2] if bounds.size else flat[:0]
+    peaks = np.zeros(int(runs.regions.max(initial=0)), values.dtype)
+    np.maximum.at(peaks, runs.regions - 1, highest)
+    return peaks
+
+
 def without_weak_regions(
     values: npt.NDArray[np.float32], low: float, high: float
 ) -> npt.NDArray[np.float32]:
@@ -82,14 +94,7 @@ def without_weak_regions(
     stays keeps its values. Returns ``values`` itself if nothing goes.
     """
     runs = region_runs(values >= low)
-    width = values.shape[1]
-    # Every other one is a run's maximum; the cell at the end is for runs that end there.
-    bounds = np.stack((runs.starts, runs.ends), axis=1) + width * runs.rows[:, None]
-    flat = np.append(values, values.dtype.type(0))
-    highest = np.maximum.reduceat(flat, bounds.ravel())[::2] if bounds.size else flat[:0]
-    peaks = np.zeros(int(runs.regions.max(initial=0)), values.dtype)
-    np.maximum.at(peaks, runs.regions - 1, highest)
-    weak = peaks[runs.regions - 1] < high
+    weak = (region_peaks(values, runs) < high)[runs.regions - 1]
     if not weak.any():
         return values
     values = values.copy()

@@ -90,7 +90,10 @@ class HumanSegmenter:
             boxes = people.locate(coarse, rgb.size, above=people.SEEN_ABOVE)
         kept = people.choose(boxes, options, rgb.size)
         if options.crop != "off":
-            closer = people.crops_xyxy(people.extended_xyxy(boxes[kept], regions), rgb.size)
+            places = people.extended_xyxy(boxes[kept], regions)
+            if not options.chooses_persons:
+                places = np.concatenate((places, people.apart_xyxy(regions, boxes)))
+            closer = people.crops_xyxy(places, rgb.size)
             alphas = self._alphas((rgb.crop(box) for box in closer), options)
             for box, alpha in zip(closer, alphas, strict=True):
                 paste(mask, _full_size(alpha, rgb.crop(box), options), box)
