@@ -60,7 +60,7 @@ class Options:
     #: Drop people whose box covers less than this share of the picture's area.
     min_person: float = 0.0
     #: "on" sharpens the mask's edge with the photo's own at full resolution.
-    refine: Switch = "off"
+    refine: Switch = "on"
     #: "on" also looks at the mirrored picture and takes the mean of both answers, in twice
     #: the time.
     flip: Switch = "off"
