@@ -50,7 +50,7 @@ class Options:
 
     #: Where the network looks: "off", once at the whole picture; "self", again and closer
     #: at the small figures its first look found; "yolo", closer at the small figures that
-    #: YOLOv8 found (needs the extra ``yolo``).
+    #: YOLOv8 or the first look found (needs the extra ``yolo``).
     crop: Crop = "self"
     #: Which people stay in the mask; None, everything the network finds. With any
     #: other value a picture in which no person is found gets an empty mask.
