@@ -304,6 +304,19 @@ def test_sharpening_moves_the_edge_to_the_photos() -> None:
     assert sharp[:40].max() == 20
 
 
+def test_sharpening_sees_edges_of_colour_alone() -> None:
+    """Red against a green of the same brightness: what is displaced is put right as well."""
+    size_wh = (640, 480)
+    photo = Image.new("RGB", size_wh, (0, 130, 0))
+    photo.paste((255, 0, 0), (200, 100, 400, 400))
+    truth = np.asarray(photo)[..., 0] > 128
+    beside = people_of_light(size_wh, (204, 97, 397, 403)).convert("L")
+    rough = beside.resize((80, 60), Image.Resampling.BOX).resize(size_wh, 2)
+    before = ((np.asarray(rough) >= 128) != truth).sum()
+    sharp = np.asarray(sharpen(rough, photo))
+    assert ((sharp >= 128) != truth).sum() < 0.5 * before
+
+
 def test_sharpening_leaves_flat_masks_alone() -> None:
     """No edge, nothing to do, in a picture full of texture."""
     for level in (0, 255):

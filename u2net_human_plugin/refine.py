@@ -90,7 +90,8 @@ def _fit(guide: Array, values: Array) -> Array:
     covariance = means[4:7] - mean_guide * mean_values
     spread = means[7:] - np.stack([mean_guide[one] * mean_guide[other] for one, other in pairs])
     spread[[0, 3, 5]] += np.float32(EPSILON)
-    xx, xy, xz, yy, yz, zz = spread
+    # In single precision the cofactors of a grey photo's matrix would cancel out.
+    xx, xy, xz, yy, yz, zz = spread.astype(np.float64)
     # The inverse of the symmetric matrix by its cofactors.
     cofactors = np.stack(
         (
@@ -100,7 +101,7 @@ def _fit(guide: Array, values: Array) -> Array:
         )
     )
     determinant = xx * cofactors[0, 0] + xy * cofactors[0, 1] + xz * cofactors[0, 2]
-    slopes = (cofactors * covariance).sum(axis=1) / determinant
+    slopes = ((cofactors * covariance).sum(axis=1) / determinant).astype(np.float32)
     offset = mean_values - (slopes * mean_guide).sum(axis=0)
     return _window_mean(np.concatenate((slopes / np.float32(255), offset[None])))
 
