@@ -92,15 +92,11 @@ def _fit(guide: Array, values: Array) -> Array:
     spread[[0, 3, 5]] += np.float32(EPSILON)
     # In single precision the cofactors of a grey photo's matrix would cancel out.
     xx, xy, xz, yy, yz, zz = spread.astype(np.float64)
-    # The inverse of the symmetric matrix by its cofactors.
-    cofactors = np.stack(
-        (
-            (yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy),
-            (xz * yz - xy * zz, xx * zz - xz * xz, xy * xz - xx * yz),
-            (xy * yz - xz * yy, xy * xz - xx * yz, xx * yy - xy * xy),
-        )
-    )
-    determinant = xx * cofactors[0, 0] + xy * cofactors[0, 1] + xz * cofactors[0, 2]
+    # The inverse of the symmetric matrix by its cofactors, symmetric as well.
+    c_xx, c_xy, c_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    c_yy, c_yz, c_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
+    cofactors = np.stack(((c_xx, c_xy, c_xz), (c_xy, c_yy, c_yz), (c_xz, c_yz, c_zz)))
+    determinant = xx * c_xx + xy * c_xy + xz * c_xz
     slopes = ((cofactors * covariance).sum(axis=1) / determinant).astype(np.float32)
     offset = mean_values - (slopes * mean_guide).sum(axis=0)
     return _window_mean(np.concatenate((slopes / np.float32(255), offset[None])))
