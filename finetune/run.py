@@ -32,6 +32,7 @@ from u2net_human_plugin.u2net import Decoder, U2Net, Variant
 
 from . import training_state
 from .dataset import PeopleDataset
+from .echo import echoed, fresh_batches
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class TrainConfig:
     validate_every: int = 200
     save_every: int = 50
     workers: int = 1
+    #: How often a prepared picture is used, see :mod:`finetune.echo`.
+    echo: int = 1
     device: str = "auto"
     #: bf16: convolutions in bfloat16, weights and loss in float32.
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -117,6 +120,7 @@ class Run:
             "step": self.step,
             "steps": self.total,
             "pictures": self.step * self.config.batch,
+            "pictures_prepared": -(-self.step // self.config.echo) * self.config.batch,
             "seconds": round(self.seconds, 1),
             "best": self.best if self.history else None,
             "history": self.history,
@@ -170,17 +174,19 @@ def rate_at(step: int, total: int, peak: float, warmup: int) -> float:
 
 def batches(run: Run, dataset: PeopleDataset, first: int, end: int) -> Iterator[dict[str, Tensor]]:
     """Batches number ``first`` up to ``end``, this process's share of each, on its device."""
-    batch = run.config.batch
+    config = run.config
     if first >= end:
         return
+    begin, stop = fresh_batches(first, end, config.echo)
     loader = DataLoader(
         dataset,
-        batch_size=batch,
-        sampler=range(first * batch, end * batch),
-        num_workers=run.config.workers,
-        persistent_workers=run.config.workers > 0,
+        batch_size=config.batch,
+        sampler=range(begin * config.batch, stop * config.batch),
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        pin_memory=run.accelerator.device.type == "cuda",
     )
-    yield from run.accelerator.prepare(loader)
+    yield from echoed(run.accelerator.prepare(loader), first, end, config.echo, config.seed)
 
 
 def progress_bar(accelerator: Accelerator) -> Progress:

@@ -65,6 +65,7 @@ def train(
 
     # ---- model, optimizer
     torch.manual_seed(config.seed)
+    torch.backends.cudnn.benchmark = True  # all steps have the same shapes: one search serves all
     accelerator = Accelerator(
         cpu=config.device == "cpu",
         mixed_precision="bf16" if config.precision == "bf16" else "no",

@@ -63,6 +63,9 @@ def train(
     validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 200,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
     workers: Annotated[int, typer.Option(help="Processes that prepare pictures.")] = 1,
+    echo: Annotated[
+        int, typer.Option(help="Uses of a prepared picture: more than 1 if the GPU waits for them.")
+    ] = 1,
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")] = "auto",
     precision: Annotated[
         str,
@@ -92,6 +95,8 @@ def train(
     for name, (value, valid) in choices.items():
         if value not in valid:
             raise typer.BadParameter(f"--{name} is {value!r}; choose from {', '.join(valid)}.")
+    if echo < 1:
+        raise typer.BadParameter(f"--echo is {echo}; expected 1 or more.")
     if batch_norm == "live" and batch < 16:
         typer.echo(f"note: with --batch {batch}, live statistics are noisy", err=True)
 
@@ -126,6 +131,7 @@ def train(
         validate_every=validate_every,
         save_every=save_every,
         workers=workers,
+        echo=echo,
         device=device,
         precision=precision,  # type: ignore[arg-type]
     )

@@ -29,14 +29,14 @@ class ValidationSet:
 
 
 def validation_sets(material: Material, count: int, size: int) -> list[ValidationSet]:
-    """``count`` photos, ``count`` composites and ``count // 2`` empty scenes."""
+    """``count`` photos, ``count`` composites and half as many empty scenes."""
     sets = []
     # Leaving the band around coarse contours out of account would hide errors at edges.
     measured_at_edges = replace(material, coarse={})
     for name, mix, number in (
         ("photos", Mix(photo=1, group=0, scene=0, empty=0), count),
         ("composites", Mix(photo=0, group=0.3, scene=0.7, empty=0), count),
-        ("empty", Mix(photo=0, group=0, scene=0, empty=1), count // 2),
+        ("empty", Mix(photo=0, group=0, scene=0, empty=1), (count + 1) // 2),
     ):
         source = measured_at_edges if name == "photos" else material
         dataset = PeopleDataset(source, size=size, seed=_SEED, mix=mix, augmented=False)
