@@ -14,7 +14,7 @@ from PIL import Image
 
 #: Side of the square the network sees, in pixels, unless its file fixes another (the
 #: official ONNX files: 320). Wants to be a multiple of 32.
-SIZE = 384
+SIZE = 448
 #: What rembg's own U²-Net sessions feed theirs, whatever the file.
 REMBG_SIZE = 320
 #: Per-channel mean and standard deviation (RGB, of values in 0…1).
