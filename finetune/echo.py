@@ -2,7 +2,7 @@
 
 A GPU takes pictures faster than a machine's processors can compose and augment them. So the
 last few batches are kept where the network is, and between two fresh batches come mixtures
-of these, mirrored and lit at random.
+of these, mirrored and lit at random. Of several processes each draws from its own share.
 """
 
 from __future__ import annotations

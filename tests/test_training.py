@@ -223,6 +223,28 @@ def test_bfloat16_follows_float32(data: Path, finished: Path, tmp_path: Path) ->
     assert state["stage1.rebnconvin.conv_s1.weight"].dtype == torch.float32
 
 
+def test_echoed_run_prepares_fewer_pictures_and_resumes(
+    data: Path, finished: Path, tmp_path: Path
+) -> None:
+    """--echo 3: two of three steps see pictures again, stopped in between or not."""
+    options = (*QUICK, "--full-decoder-steps", "0", "--echo", "3")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    done = run(command(data, whole, *options))
+    assert done.returncode == 0, done.stderr
+    record = json.loads((whole / "last.json").read_text())
+    assert (record["pictures"], record["pictures_prepared"]) == (12, 4)
+    assert losses(whole)[0] == pytest.approx(losses(finished)[0], rel=1e-5)
+    assert losses(whole)[1] != pytest.approx(losses(finished)[1], rel=1e-3)
+
+    assert run(command(data, stopped, *options, "--minutes", "0.001")).returncode == 130
+    assert len(losses(stopped)) < 6
+    assert run(command(data, stopped, *options, "--resume")).returncode == 0
+    np.testing.assert_allclose(losses(stopped), losses(whole), rtol=1e-5)
+    refused = run(command(data, tmp_path / "refused", "--echo", "0"))
+    assert refused.returncode == 2
+    assert "--echo is 0" in refused.stderr
+
+
 def test_existing_run_is_not_overwritten(data: Path, finished: Path) -> None:
     """Without --resume, a folder that holds a run is left alone."""
     before = (finished / "last.pt").read_bytes()
