@@ -25,7 +25,7 @@ from u2net_human_plugin.preprocess import SIZE
 
 from .example_pictures import hard_cases, options_shown
 from .files import written_atomically
-from .report import METRICS, crop_table, slice_table, tables
+from .report import METRICS, TRUSTED, crop_table, slice_table, tables
 from .sheets import save_sheet
 
 CARD = Path("model_cards/u2net_human_ft.md")
@@ -157,6 +157,8 @@ def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str,
         sources = report["slices"].get("source", {})
         if len(sources) > 1:
             groups |= sources
+        trusted = report["slices"].get(TRUSTED, {})
+        groups |= {f"{name}, no doubt about the mask": trusted[name] for name in trusted}
         parts.append(slice_table("pictures of", groups))
         if scenes := report["empty_scenes"]:
             shares = [100 * scenes["left_empty"][m]["mean"] for m in ("before", "after")]

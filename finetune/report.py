@@ -9,6 +9,8 @@ import numpy as np
 
 from .bootstrap import compare
 
+#: Title of the slices by source among pictures whose mask `prepare` did not put in doubt.
+TRUSTED = "source, without doubt about the mask"
 #: One picture: "source", "empty_scene", "height", "area", "persons", "flags", and under
 #: "before" and "after" the scores of each model.
 Picture = Mapping[str, Any]
@@ -36,12 +38,16 @@ def summarise(pictures: Sequence[Picture]) -> dict[str, Any]:
     """
     people = [picture for picture in pictures if not picture["empty_scene"]]
     scenes = [picture for picture in pictures if picture["empty_scene"]]
+    trusted = [picture for picture in people if _flags(picture) == "none"]
     slices = {
-        "source": _by(people, lambda picture: picture["source"] or "unnamed"),
+        "source": _by(people, _source),
         "height of the people": _by(people, lambda picture: _range(picture["height"], HEIGHTS)),
         "area of the mask": _by(people, lambda picture: _range(picture["area"], AREAS)),
         "number of people": _by(people, _persons),
         "doubt about the mask": _by(people, _flags),
+        TRUSTED: (
+            _by(trusted, _source) if len(trusted) < len(people) else {}
+        ),
     }
     return {
         "overall": _scores(people) if people else None,
@@ -206,6 +212,10 @@ def _range(share: float, ends: Sequence[float]) -> str:
             return f"{100 * start:.0f}–{100 * end:.0f} %"
         start = end
     raise AssertionError
+
+
+def _source(picture: Picture) -> str:
+    return picture["source"] or "unnamed"
 
 
 def _persons(picture: Picture) -> str:

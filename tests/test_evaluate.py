@@ -313,6 +313,20 @@ class TestSummary:
         assert list(slices["doubt about the mask"]) == ["none", "unlabelled person", "unknown"]
         assert "doubt about the mask" not in report.summarise([picture(0.5, 0.5)])["slices"]
 
+    def test_slices_by_source_without_doubt(self):
+        """Only pictures whose mask is known to be complete, and only if there are others."""
+        title = report.TRUSTED
+        clean = [picture(0.5, 0.7) | {"flags": [], "source": name} for name in ("a", "b", "b")]
+        flags = {"flags": ["unlabelled_person"], "source": "a"}
+        slices = report.summarise([*clean, picture(0.5, 0.1) | flags])["slices"]
+        assert {name: scores["pictures"] for name, scores in slices[title].items()} == {
+            "a": 1,
+            "b": 2,
+        }
+        assert slices[title]["a"]["iou"]["after"]["mean"] == pytest.approx(0.7)
+        assert slices["source"]["a"]["iou"]["after"]["mean"] == pytest.approx(0.4)
+        assert title not in report.summarise(clean)["slices"]
+
     def test_empty_scenes_stand_apart(self):
         """They do not enter the means of pictures with people."""
         scene = picture(0.0, 1.0, empty_scene=True)
