@@ -41,6 +41,9 @@ def echoed(fresh: Iterable[Batch], first: int, end: int, times: int, seed: int) 
         times: how often a picture is used on average; 1 hands ``fresh`` on as it is.
         seed: with the step's number it decides what a mixture is made of.
     """
+    if times == 1:  # keeps none
+        yield from fresh
+        return
     recent: deque[Batch] = deque(maxlen=KEPT)
     begin, _ = fresh_batches(first, end, times)
     for number, batch in enumerate(fresh, start=begin):

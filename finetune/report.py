@@ -45,9 +45,7 @@ def summarise(pictures: Sequence[Picture]) -> dict[str, Any]:
         "area of the mask": _by(people, lambda picture: _range(picture["area"], AREAS)),
         "number of people": _by(people, _persons),
         "doubt about the mask": _by(people, _flags),
-        TRUSTED: (
-            _by(trusted, _source) if len(trusted) < len(people) else {}
-        ),
+        TRUSTED: (_by(trusted, _source) if len(trusted) < len(people) else {}),
     }
     return {
         "overall": _scores(people) if people else None,
