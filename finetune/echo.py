@@ -25,9 +25,7 @@ def fresh_batches(first: int, end: int, times: int) -> tuple[int, int]:
     They begin earlier than the first of them: a resumed run draws from the same pictures as
     one that was never stopped.
     """
-    if times == 1:
-        return first, end
-    return max(0, first // times - KEPT + 1), -(-end // times)
+    return max(0, first // times - _kept(times) + 1), -(-end // times)
 
 
 def echoed(fresh: Iterable[Batch], first: int, end: int, times: int, seed: int) -> Iterator[Batch]:
@@ -41,15 +39,17 @@ def echoed(fresh: Iterable[Batch], first: int, end: int, times: int, seed: int) 
         times: how often a picture is used on average; 1 hands ``fresh`` on as it is.
         seed: with the step's number it decides what a mixture is made of.
     """
-    if times == 1:  # keeps none
-        yield from fresh
-        return
-    recent: deque[Batch] = deque(maxlen=KEPT)
+    recent: deque[Batch] = deque(maxlen=_kept(times))
     begin, _ = fresh_batches(first, end, times)
     for number, batch in enumerate(fresh, start=begin):
         recent.append(batch)
         for step in range(max(number * times, first), min((number + 1) * times, end)):
             yield batch if step == number * times else _mixture(recent, seed, step)
+
+
+def _kept(times: int) -> int:
+    """How many fresh batches are kept, the newest among them."""
+    return KEPT if times > 1 else 1
 
 
 def _mixture(recent: deque[Batch], seed: int, step: int) -> Batch:
