@@ -64,7 +64,7 @@ LABELLED_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Mix:
-    """How often each kind of picture is drawn; the shares add up to one."""
+    """How often each kind of picture is drawn, in proportion to the others."""
 
     photo: float = 0.40
     #: A photo with more people pasted in, so that they stand among real ones.
@@ -75,8 +75,9 @@ class Mix:
 
     def draw(self, rng: Rng) -> str:
         """One of the four names."""
-        names = ("photo", "group", "scene", "empty")
-        return str(rng.choice(names, p=[getattr(self, name) for name in names]))
+        shares = vars(self)
+        total = sum(shares.values())
+        return str(rng.choice(list(shares), p=[share / total for share in shares.values()]))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.u2net import Decoder, U2Net, Variant
 
 from . import training_state
-from .dataset import PeopleDataset
+from .dataset import Mix, PeopleDataset
 from .echo import echoed, fresh_batches
 
 
@@ -59,6 +59,8 @@ class TrainConfig:
     #: Share of the run for which the encoder keeps its weights.
     freeze_encoder: float = 0.0
     coarse: dict[str, int] = field(default_factory=dict)
+    #: How often each kind of picture is drawn, see :class:`finetune.dataset.Mix`.
+    mix: Mix = field(default_factory=Mix)
     seed: int = 0
     #: Steps that fit the full-resolution decoder stage after a half-decoder run.
     full_decoder_steps: int = 100

@@ -74,7 +74,7 @@ def train(
         # One batch is shared out among the processes: the same run on one or on many.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
-    dataset = PeopleDataset(material, size=config.size, seed=config.seed)
+    dataset = PeopleDataset(material, size=config.size, seed=config.seed, mix=config.mix)
     model = _initial_model(config, dataset)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=config.rate)

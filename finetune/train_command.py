@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from u2net_human_plugin.errors import PluginError
 from u2net_human_plugin.preprocess import SIZE
+
+if TYPE_CHECKING:
+    from .dataset import Mix
 
 
 def train(
@@ -55,6 +60,14 @@ def train(
         list[str],
         typer.Option(help="SOURCE=PIXELS: masks of this source have steps of about PIXELS."),
     ] = [],  # noqa: B006 - typer's way to say "none"
+    mix: Annotated[
+        list[str],
+        typer.Option(
+            help="KIND=SHARE: how often photo, group (a photo with more people), scene (people "
+            "composed) and empty are drawn, in proportion. "
+            "[default: photo=0.4, group=0.17, scene=0.35, empty=0.08]"
+        ),
+    ] = [],  # noqa: B006 - as above
     seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
     full_decoder_steps: Annotated[
         int, typer.Option(help="Steps that fit the rest after a half-decoder run.")
@@ -125,6 +138,7 @@ def train(
         batch_norm=batch_norm,  # type: ignore[arg-type]
         freeze_encoder=freeze_encoder,
         coarse=parse_coarse(coarse),
+        mix=parse_mix(mix),
         seed=seed,
         full_decoder_steps=full_decoder_steps,
         validation_pictures=validation_pictures,
@@ -154,3 +168,23 @@ def parse_coarse(entries: list[str]) -> dict[str, int]:
             raise typer.BadParameter(f"--coarse {entry!r}: expected SOURCE=PIXELS, e.g. ccp=3.")
         result[source] = int(pixels)
     return result
+
+
+def parse_mix(entries: list[str]) -> Mix:
+    """The default shares but for those named: an empty one of 0.2 from ["empty=0.2"]."""
+    from .dataset import Mix
+
+    shares = dataclasses.asdict(Mix())
+    for entry in entries:
+        kind, _, share = entry.partition("=")
+        try:
+            if kind not in shares or not 0 <= float(share) < math.inf:
+                raise ValueError
+        except ValueError:
+            raise typer.BadParameter(
+                f"--mix {entry!r}: expected KIND=SHARE, the kind one of {', '.join(shares)}."
+            ) from None
+        shares[kind] = float(share)
+    if not sum(shares.values()):
+        raise typer.BadParameter("--mix: all shares are 0; nothing would be drawn.")
+    return Mix(**shares)
