@@ -25,6 +25,7 @@ import u2net_human_plugin
 from u2net_human_plugin.errors import PluginError
 from u2net_human_plugin.options import Options
 from u2net_human_plugin.paste import paste
+from u2net_human_plugin.regions import label_regions
 from u2net_human_plugin.segmenter import HumanSegmenter
 
 YOLO_WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights" / "yolov8n.pt"
@@ -55,14 +56,14 @@ def test_a_closer_look_makes_a_small_figure_sharper(crop: Any) -> None:
     assert closer < plain / 2
 
 
-def test_all_crops_of_a_picture_are_one_batch() -> None:
-    """One pass over the whole, then one batch with a crop for each person."""
+def test_a_picture_takes_three_batches_at_most() -> None:
+    """One over the whole, one over its four parts, then one with a crop for each person."""
     network = Light()
     three = people_of_light(
         SCENE, (100, 100, 140, 220), (800, 500, 840, 620), (1400, 900, 1440, 1000)
     )
     HumanSegmenter(network=network, options=Options(crop="self")).mask(three)
-    assert network.batches == [1, 3]
+    assert network.batches == [1, 4, 3]
 
 
 @pytest.mark.parametrize("box", [(200, 100, 1400, 1100), (0, 0, 1600, 1200)])
@@ -76,6 +77,33 @@ def test_people_who_fill_the_picture_cost_no_second_look(box: tuple[int, int, in
         close.tobytes()
         == HumanSegmenter(network=Light(), options=Options(crop="off")).mask(scene).tobytes()
     )
+
+
+class Nearsighted(Light):
+    """Sees nobody who is smaller than 150 cells of its map."""
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        alphas = super().__call__(batch)
+        for alpha in alphas:
+            labels = label_regions(alpha >= 0.02)
+            alpha[np.bincount(labels.ravel())[labels] < 150] = 0
+        return alphas
+
+
+@pytest.mark.parametrize("crop", ["self", "yolo"])
+@pytest.mark.parametrize("persons", [None, "all"])
+def test_people_too_small_for_the_first_look_are_found_in_a_part(crop: Any, persons: Any) -> None:
+    """Once, although all four parts show them; whatever YOLO overlooks, too, unless it chooses."""
+    middle = (780, 540, 840, 660)
+    scene = people_of_light(SCENE, middle)
+    network = Nearsighted()
+    options = Options(crop=crop, persons=persons)
+    segmenter = HumanSegmenter(network=network, options=options, detector=detector_of())
+    mask = segmenter.mask(scene)
+    found = not (crop == "yolo" and persons)
+    assert iou(mask, middle) > 0.9 if found else not mask.getbbox()
+    assert network.batches == [1, 4, *[1] * found]
+    assert not segmenter.mask(scene, Options(crop="off")).getbbox()
 
 
 def test_a_person_cut_by_the_box_shows_no_seam() -> None:
@@ -173,13 +201,13 @@ def test_whom_the_detector_missed_the_first_look_finds() -> None:
     network = Light()
     segmenter = HumanSegmenter(network=network, detector=detector_of(seen))
     mask = segmenter.mask(scene, Options(crop="yolo"))
-    assert network.batches == [1, 2]
+    assert network.batches == [1, 4, 2]
     right = (800, 0, *SCENE)
     alone = segmenter.mask(scene, Options(crop="self")).crop(right)
     assert mask.crop(right).tobytes() == alone.tobytes()
     network.batches.clear()
     chosen = segmenter.mask(scene, Options(crop="yolo", persons="largest"))
-    assert network.batches == [1, 1]
+    assert network.batches == [1, 4, 1]
     assert chosen.crop(right).getextrema() == (0, 0)
 
 

@@ -230,6 +230,34 @@ def test_locate_takes_what_is_faint_only_around_what_is_seen() -> None:
     assert people.locate(alpha, (20, 20)).tolist() == [[2, 2, 8, 8]]
 
 
+def test_locate_can_ask_for_more() -> None:
+    """In a part of the picture only what is surely somebody counts."""
+    alpha = np.zeros((20, 20), np.float32)
+    alpha[2:8, 2:8], alpha[12:18, 10:16] = people.SEEN_ABOVE + 0.01, people.SURE_ABOVE + 0.01
+    sure = people.locate(alpha, (20, 20), seen=people.SURE_ABOVE)
+    assert sure.tolist() == [[10, 12, 16, 18]]
+
+
+def test_parts_hold_the_whole_picture_and_overlap() -> None:
+    """Every pixel is in a part, the middle ones in all four, and none lies outside."""
+    seen = np.zeros((301, 200), int)
+    for left, top, right, bottom in people.parts_xyxy(boxes((10, 10, 60, 100)), (200, 301)):
+        assert 0 <= left < right <= 200
+        assert 0 <= top < bottom <= 301
+        seen[top:bottom, left:right] += 1
+    assert seen.min() == 1
+    assert (seen[130:170, 85:115] == 4).all()
+
+
+def test_nobody_is_sought_beside_somebody_large_or_in_a_thumbnail() -> None:
+    """Such pictures cost one look."""
+    large = boxes((10, 10, 60, 40), (20, 100, 80, 260))
+    assert people.parts_xyxy(large[:1], (200, 300))
+    assert people.parts_xyxy(large, (200, 300)) == []
+    assert people.parts_xyxy(large[:0], (200, 300))
+    assert people.parts_xyxy(large[:0], (100, 300)) == []
+
+
 @pytest.mark.parametrize(
     "found",
     [

@@ -83,13 +83,13 @@ def test_extreme_shapes_and_flat_pictures(size_wh: tuple[int, int], colour: str)
 @given(st.integers(0, 99), st.sampled_from(ALL_OPTIONS[:2]), st.booleans())
 @settings(deadline=None, max_examples=40)
 def test_flipping_the_picture_flips_the_mask(seed: int, options: Options, left: bool) -> None:
-    """Mirrored input, mirrored mask, within 4 of 255 at each pixel (resampling rounds)."""
+    """Mirrored input, mirrored mask, within 5 of 255 at each pixel (resampling rounds)."""
     segmenter = HumanSegmenter(network=Light(), options=options)
     flip = ImageOps.mirror if left else ImageOps.flip
     image = noise(seed, (300, 200))
     mask = np.asarray(segmenter.mask(image), int)
     flipped = np.asarray(flip(segmenter.mask(flip(image))), int)
-    assert np.abs(mask - flipped).max() <= 4
+    assert np.abs(mask - flipped).max() <= 5
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.sampled_from(ALL_OPTIONS))

@@ -7,6 +7,7 @@ functions are pure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,13 @@ LOCATE_ABOVE = 0.03
 #: and a region of such cells is a person's only if one of them has at least this alpha: of
 #: what the closer look takes for people, that is mostly wrong where the first look saw less.
 SEEN_ABOVE = 0.4
+#: Ghosts of things stay below this alpha, real people hardly ever.
+SURE_ABOVE = 0.9
+#: Sides of the four parts in which overlooked people are sought, as shares of the picture's:
+#: who stands in one's corner is whole in another.
+PART = 0.6
+#: They are sought if no region of the coarse map has a side of this share of the picture's.
+LARGE = 0.5
 #: Regions of the coarse map with fewer cells than this are noise, not people,
 MIN_CELLS = 4
 #: and so are those with less than this share of the largest region's cells.
@@ -54,18 +62,42 @@ MAX_CROPS = 8
 GRID = 512
 
 
-def locate(alpha: npt.NDArray[np.float32], size_wh: Size, above: float = LOCATE_ABOVE) -> Boxes:
+def locate(
+    alpha: npt.NDArray[np.float32],
+    size_wh: Size,
+    above: float = LOCATE_ABOVE,
+    seen: float = SEEN_ABOVE,
+) -> Boxes:
     """Boxes of the connected regions of a coarse alpha map: (h,w) in 0…1 → (N,4) xyxy.
 
     People who touch in the map are one region, hence one box; at the low default even a
     haze between them joins them. The boxes are scaled to a picture of ``size_wh`` pixels.
+    Regions without an alpha of ``seen`` are left out.
     """
     runs = region_runs(alpha >= above)
     cells = region_cells(runs)
-    seen = region_peaks(alpha, runs) >= SEEN_ABOVE
-    enough = max(MIN_CELLS, MIN_SHARE * cells[seen].max(initial=0))
-    boxes = region_boxes_xyxy(runs)[seen & (cells >= enough)]
+    is_seen = region_peaks(alpha, runs) >= seen
+    enough = max(MIN_CELLS, MIN_SHARE * cells[is_seen].max(initial=0))
+    boxes = region_boxes_xyxy(runs)[is_seen & (cells >= enough)]
     return _scaled_xyxy(boxes, alpha.shape, size_wh)
+
+
+def parts_xyxy(regions_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, int]]:
+    """Where to seek overlooked people: four corners of the picture; nowhere if somebody is large.
+
+    Whoever is a few cells high in the coarse map of the whole picture is easily overlooked;
+    in that of a part they are higher, and less stands beside them. ``regions_xyxy`` is what
+    :func:`locate` found in the whole.
+    """
+    sides = (regions_xyxy[:, 2:] - regions_xyxy[:, :2]) / np.array(size_wh)
+    width, height = (math.ceil(PART * side) for side in size_wh)
+    if sides.max(initial=0) >= LARGE or min(width, height) < MIN_CROP:
+        return []
+    return [
+        (left, top, left + width, top + height)
+        for top in (0, size_wh[1] - height)
+        for left in (0, size_wh[0] - width)
+    ]
 
 
 def checked_boxes(found: Any, size_wh: Size) -> Boxes:

@@ -1,6 +1,8 @@
 """HumanSegmenter: an image in, the alpha mask of its people out, at the image's own size.
 
-locate people? → preprocess → network → drop what is doubtful → paste back → refine edges
+look at the whole → at its parts? → at small people closer? → paste back
+
+A look: preprocess → network → drop what is doubtful → enlarge → refine edges
 """
 
 from __future__ import annotations
@@ -26,10 +28,9 @@ from .weights import find_weights
 from .yolo import Detector, find_people
 
 #: Connected cells of the network's map from these alphas on, one after the other, are people
-#: only if one of them (the first ends at a haze between two parts, the second clears the haze)
+#: only if one of them has :data:`people.SURE_ABOVE`: the first ends at a haze between two
+#: parts, the second clears the haze.
 DOUBT_ABOVE = (0.1, 0.02)
-#: has at least this alpha: ghosts of things stay below it, real people hardly ever.
-SURE_ABOVE = 0.9
 
 #: What masks are made from: a Pillow image of any mode, or a uint8 array (H,W), (H,W,3) or
 #: (H,W,4). EXIF orientation is not applied.
@@ -82,12 +83,15 @@ class HumanSegmenter:
         if options.crop == "off" and not options.chooses_persons:
             return mask
 
-        regions = people.locate(coarse, rgb.size)
-        boxes = regions
+        regions = seen = people.locate(coarse, rgb.size)
+        if options.chooses_persons:
+            seen = people.locate(coarse, rgb.size, above=people.SEEN_ABOVE)
+        if options.crop != "off":
+            overlooked = self._overlooked(regions, rgb, options)
+            regions, seen = (np.concatenate((boxes, overlooked)) for boxes in (regions, seen))
+        boxes = seen
         if options.crop == "yolo":
             boxes = people.checked_boxes(self.detector(rgb), rgb.size)
-        elif options.chooses_persons:
-            boxes = people.locate(coarse, rgb.size, above=people.SEEN_ABOVE)
         kept = people.choose(boxes, options, rgb.size)
         if options.crop != "off":
             places = people.extended_xyxy(boxes[kept], regions)
@@ -104,6 +108,19 @@ class HumanSegmenter:
     def alpha(self, image: Picture, options: Options | None = None) -> npt.NDArray[np.float32]:
         """Like :meth:`mask`, as float32 (H,W) in 0…1."""
         return np.asarray(self.mask(image, options), np.float32) / np.float32(255)
+
+    def _overlooked(
+        self, regions: people.Boxes, rgb: Image.Image, options: Options
+    ) -> people.Boxes:
+        """Boxes (N,4) xyxy of people in parts of the picture, apart from the whole's regions."""
+        parts = people.parts_xyxy(regions, rgb.size)
+        found = [regions[:0]]
+        alphas = self._alphas((rgb.crop(part) for part in parts), options)
+        for (left, top, right, bottom), alpha in zip(parts, alphas, strict=True):
+            boxes = people.locate(alpha, (right - left, bottom - top), seen=people.SURE_ABOVE)
+            found.append(boxes + np.array([left, top, left, top], np.float32))
+        apart = people.apart_xyxy(np.concatenate(found), regions)
+        return people.joined_xyxy(apart, at_most=len(apart))  # whom two parts show is one
 
     def _alphas(self, views: Iterable[Image.Image], options: Options) -> npt.NDArray[np.float32]:
         """(N,h,w) in 0…1, from one batch."""
@@ -146,6 +163,6 @@ def _checked(picture: Picture) -> Image.Image:
 
 def _full_size(alpha: npt.NDArray[np.float32], view: Image.Image, options: Options) -> Image.Image:
     for low in DOUBT_ABOVE:
-        alpha = without_weak_regions(alpha, low, SURE_ABOVE)
+        alpha = without_weak_regions(alpha, low, people.SURE_ABOVE)
     mask = enlarge(alpha, view.size)
     return sharpen(mask, view) if options.refine == "on" else mask
