@@ -112,6 +112,7 @@ def train(
         raise typer.BadParameter(f"--echo is {echo}; expected 1 or more.")
     if batch_norm == "live" and batch < 16:
         typer.echo(f"note: with --batch {batch}, live statistics are noisy", err=True)
+    pixels, shares = parse_coarse(coarse), parse_mix(mix)
 
     from .allocator import restart_with_kept_memory
 
@@ -137,8 +138,8 @@ def train(
         iou=iou,
         batch_norm=batch_norm,  # type: ignore[arg-type]
         freeze_encoder=freeze_encoder,
-        coarse=parse_coarse(coarse),
-        mix=parse_mix(mix),
+        coarse=pixels,
+        mix=shares,
         seed=seed,
         full_decoder_steps=full_decoder_steps,
         validation_pictures=validation_pictures,

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image, ImageDraw
 from torchvision import tv_tensors
 from typer.testing import CliRunner
@@ -29,6 +31,7 @@ from finetune.manifest import Row, load_image, read_manifest
 from finetune.run import TrainConfig, rate_at
 from finetune.things import cloth, hung
 from finetune.train import train
+from finetune.train_command import parse_mix
 from finetune.training_state import Ema, official_state
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError
@@ -313,6 +316,33 @@ def test_every_photo_comes_up_once_a_pass(data: Path) -> None:
     count = len(material.photos)
     seen = {dataset.sample(number).image.tobytes() for number in range(count)}
     assert len(seen) == count
+
+
+def test_kinds_are_drawn_in_proportion() -> None:
+    """--mix changes the share that it names; what is 0 never comes."""
+    mix = parse_mix(["empty=0.8", "photo=0"])
+    assert mix == Mix(photo=0, group=0.17, scene=0.35, empty=0.8)
+    rng = np.random.default_rng(0)
+    drawn = Counter(mix.draw(rng) for _ in range(2000))
+    assert drawn.keys() == {"group", "scene", "empty"}
+    assert drawn["empty"] / 2000 == pytest.approx(0.8 / 1.32, abs=0.03)
+    assert drawn["group"] / 2000 == pytest.approx(0.17 / 1.32, abs=0.03)
+
+
+@pytest.mark.parametrize("entry", ["empty", "nobody=1", "empty=-1", "empty=nan", "empty=x"])
+def test_a_wrong_share_is_refused(entry: str, tmp_path: Path) -> None:
+    """The message quotes it and lists the kinds."""
+    arguments = ["train", "--manifest", "x", "--out", str(tmp_path), "--mix", entry]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    words = " ".join(refused.output.replace("│", " ").split())
+    assert f"--mix '{entry}': expected KIND=SHARE, the kind one of photo, group," in words
+
+
+def test_nothing_to_draw_is_refused() -> None:
+    """All shares 0."""
+    with pytest.raises(typer.BadParameter, match="all shares are 0"):
+        parse_mix([f"{kind}=0" for kind in ("photo", "group", "scene", "empty")])
 
 
 def test_composites_hold_as_many_people_as_they_say(data: Path) -> None:
