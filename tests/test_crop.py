@@ -106,6 +106,14 @@ def test_people_too_small_for_the_first_look_are_found_in_a_part(crop: Any, pers
     assert not segmenter.mask(scene, Options(crop="off")).getbbox()
 
 
+def test_a_part_that_is_dark_all_over_is_nobody() -> None:
+    """Its input is scaled to full brightness; the one person there is stays the largest."""
+    person = (60, 240, 150, 380)
+    scene = people_of_light((300, 400), person)
+    options = Options(crop="self", persons="largest")
+    assert iou(HumanSegmenter(network=Light(), options=options).mask(scene), person) > 0.9
+
+
 def test_a_person_cut_by_the_box_shows_no_seam() -> None:
     """A tall figure of which the detector saw the middle third: no step along the border.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -327,6 +328,15 @@ def test_kinds_are_drawn_in_proportion() -> None:
     assert drawn.keys() == {"group", "scene", "empty"}
     assert drawn["empty"] / 2000 == pytest.approx(0.8 / 1.32, abs=0.03)
     assert drawn["group"] / 2000 == pytest.approx(0.17 / 1.32, abs=0.03)
+
+
+def test_help_tells_the_default_shares() -> None:
+    """They stand in the help's text a second time."""
+    train_options = typer.main.get_command(app).commands["train"].params
+    told = next(option.help for option in train_options if option.name == "mix")
+    assert parse_mix([]) == Mix()
+    for kind, share in dataclasses.asdict(Mix()).items():
+        assert f"{kind}={share:g}" in told
 
 
 @pytest.mark.parametrize("entry", ["empty", "nobody=1", "empty=-1", "empty=nan", "empty=x"])

@@ -89,9 +89,9 @@ def parts_xyxy(regions_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, 
     in that of a part they are higher, and less stands beside them. ``regions_xyxy`` is what
     :func:`locate` found in the whole.
     """
-    sides = (regions_xyxy[:, 2:] - regions_xyxy[:, :2]) / np.array(size_wh)
     width, height = (math.ceil(PART * side) for side in size_wh)
-    if sides.max(initial=0) >= LARGE or min(width, height) < MIN_CROP:
+    shares = _larger_share(regions_xyxy, size_wh)
+    if shares.max(initial=0) >= LARGE or min(width, height) < MIN_CROP:
         return []
     return [
         (left, top, left + width, top + height)
@@ -282,9 +282,14 @@ def joined_xyxy(
 
 
 def _small(crops_xyxy: Boxes, size_wh: Size) -> npt.NDArray[np.bool_]:
-    sides = crops_xyxy[:, 2:] - crops_xyxy[:, :2]
-    small: npt.NDArray[np.bool_] = (sides / np.array(size_wh)).max(axis=1, initial=0) < CLOSER_BELOW
-    return small
+    return _larger_share(crops_xyxy, size_wh) < CLOSER_BELOW
+
+
+def _larger_share(boxes_xyxy: Boxes, size_wh: Size) -> npt.NDArray[np.float64]:
+    """Of a box's width and height, as shares of the picture's, the larger one: (N,4) → (N,)."""
+    sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    larger: npt.NDArray[np.float64] = (sides / np.array(size_wh)).max(axis=1, initial=0)
+    return larger
 
 
 def _scaled_xyxy(boxes_xyxy: Boxes, from_hw: tuple[int, ...], to_wh: Size) -> Boxes:

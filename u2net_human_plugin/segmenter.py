@@ -83,15 +83,17 @@ class HumanSegmenter:
         if options.crop == "off" and not options.chooses_persons:
             return mask
 
-        regions = seen = people.locate(coarse, rgb.size)
-        if options.chooses_persons:
-            seen = people.locate(coarse, rgb.size, above=people.SEEN_ABOVE)
+        regions = people.locate(coarse, rgb.size)
+        overlooked = regions[:0]
         if options.crop != "off":
             overlooked = self._overlooked(regions, rgb, options)
-            regions, seen = (np.concatenate((boxes, overlooked)) for boxes in (regions, seen))
-        boxes = seen
+            regions = np.concatenate((regions, overlooked))
+        boxes = regions
         if options.crop == "yolo":
             boxes = people.checked_boxes(self.detector(rgb), rgb.size)
+        elif options.chooses_persons:
+            seen = people.locate(coarse, rgb.size, above=people.SEEN_ABOVE)
+            boxes = np.concatenate((seen, overlooked))
         kept = people.choose(boxes, options, rgb.size)
         if options.crop != "off":
             places = people.extended_xyxy(boxes[kept], regions)
@@ -118,6 +120,10 @@ class HumanSegmenter:
         alphas = self._alphas((rgb.crop(part) for part in parts), options)
         for (left, top, right, bottom), alpha in zip(parts, alphas, strict=True):
             boxes = people.locate(alpha, (right - left, bottom - top), seen=people.SURE_ABOVE)
+            # Of a part that is dark all over the network's input is bright, since it is scaled
+            # by its own maximum: what fills a part is nobody.
+            whole = (right - left) * (bottom - top)
+            boxes = boxes[people.area_xyxy(boxes) < 0.99 * whole]
             found.append(boxes + np.array([left, top, left, top], np.float32))
         apart = people.apart_xyxy(np.concatenate(found), regions)
         return people.joined_xyxy(apart, at_most=len(apart))  # whom two parts show is one
