@@ -7,6 +7,7 @@ stands out is a person.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from .compose import CutOut, Rng
@@ -19,22 +20,46 @@ def cloth(rng: Rng) -> Image.Image:
     """
     side = 420
     down, across = np.mgrid[:side, :side] / side
+    depth, slope = _folds(rng, down, across)
     angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.3)
-    place = across * np.cos(angle) + down * np.sin(angle)
-    fold = rng.normal(0, 0.02) * np.sin(2 * np.pi * (rng.uniform(1, 5) * across + rng.random()))
+    place = across * np.cos(angle) + down * np.sin(angle) + depth
     colours = rng.uniform(0, 256, (int(rng.integers(2, 4)), 3))
     colours[0] = rng.choice([np.full(3, 235.0), colours[0]])
-    stripe = np.floor((place + fold) * rng.uniform(3, 16)).astype(int) % len(colours)
+    colours += rng.uniform(0, 0.7) * (colours.mean(axis=1, keepdims=True) - colours)
+    stripe = np.floor(place * rng.uniform(3, 16)).astype(int) % len(colours)
     pixels = colours[stripe]
     if rng.random() < 0.4:
-        corner = (across + fold < rng.uniform(0.3, 0.8)) & (down + fold < rng.uniform(0.3, 0.8))
-        dots = np.cos(2 * np.pi * rng.uniform(4, 14) * np.stack((across + fold, down))).sum(axis=0)
+        corner = (across + depth < rng.uniform(0.3, 0.8)) & (down + depth < rng.uniform(0.3, 0.8))
+        dots = np.cos(2 * np.pi * rng.uniform(4, 14) * np.stack((across + depth, down))).sum(axis=0)
         pixels[corner] = rng.uniform(0, 256, 3)
         pixels[corner & (dots > rng.uniform(0.8, 1.7))] = colours[0]
-    light = 1 + rng.uniform(0, 0.35) * np.sin(2 * np.pi * (rng.uniform(1, 6) * across + down))
+    light = 1 + rng.uniform(0, 0.6) * slope / max(np.abs(slope).max(), 1e-6)
     noise = rng.normal(0, 4, (side, side, 1))
-    pixels = pixels * light[..., None] + noise
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    pixels = (pixels * light[..., None] + noise).clip(0, 255).astype(np.uint8)
+    # What hangs behind somebody is often out of focus.
+    return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(rng.uniform(0, 2.5)))
+
+
+def _folds(
+    rng: Rng, down: npt.NDArray[np.float64], across: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How far folds shift the pattern, and how they turn the fabric to the light: both (H,W).
+
+    Waves of falling height and rising frequency that run side by side, as in what hangs.
+    """
+    depth, slope = np.zeros_like(down), np.zeros_like(down)
+    main = rng.uniform(-0.7, 0.7)
+    for height in (0.06, 0.03, 0.015):
+        turn, waves, start = (
+            main + rng.normal(0, 0.3),
+            rng.uniform(1, 3) * 0.06 / height,
+            rng.random(),
+        )
+        phase = 2 * np.pi * (waves * (across * np.cos(turn) + down * np.sin(turn)) + start)
+        height *= rng.uniform(0, 1)
+        depth += height * np.sin(phase)
+        slope += height * waves * np.cos(phase)
+    return depth, slope
 
 
 def hung(rng: Rng, fabric: Image.Image) -> CutOut:
