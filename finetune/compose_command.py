@@ -44,6 +44,10 @@ def compose(
     side: Annotated[
         int | None, typer.Option(min=64, help="Longer side in pixels.  [default: 400 to 640]")
     ] = None,
+    beside: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="How often a scene is what a photo shows beside people."),
+    ] = 0.0,
     coarse: Annotated[list[str], typer.Option(help="SOURCE=PIXELS, as for train.")] = [],  # noqa: B006 - typer's way to say "none"
     seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
 ) -> None:
@@ -66,6 +70,7 @@ def compose(
             augmented=False,
             height_bands=parse_heights(heights) if heights else HEIGHT_BANDS,
             longest_side=(side, side) if side else LONGEST_SIDE,
+            beside=beside,
         )
         written = render(drawn(mix=Mix(0, 0, 1, 0)), out, "composite", count)
         written += render(drawn(mix=Mix(0, 0, 0, 1)), out, "empty", empty)

@@ -132,7 +132,9 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
     Item ``n`` is a dict of float32 tensors: ``image`` (3,size,size) as the network takes
     it, ``alpha`` (1,size,size) in 0…1, ``weight`` (1,size,size) in 0…1. ``height_bands`` and
     ``longest_side`` hold for composites, see :func:`~finetune.compose.draw_heights` and
-    :func:`~finetune.compose.random_canvas`.
+    :func:`~finetune.compose.random_canvas`. ``beside`` is how often a scene is what a photo
+    shows beside its people, see :func:`~finetune.compose.beside_people`; None, :data:`BESIDE`
+    if ``augmented``, else never.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         augmented: bool = True,
         height_bands: Sequence[tuple[float, float]] = HEIGHT_BANDS,
         longest_side: tuple[int, int] = LONGEST_SIDE,
+        beside: float | None = None,
     ) -> None:
         self.material, self.size, self.seed = material, size, seed
         self.photos, self.people = material.photos, material.people
@@ -153,6 +156,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         self.seen = [row for row in self.photos if "boxes" in row.extra]
         self.mix, self.augmented = mix or Mix(), augmented
         self.height_bands, self.longest_side = height_bands, longest_side
+        self.beside = (BESIDE if augmented else 0.0) if beside is None else beside
         self.transform = augment.training(size) if augmented else augment.whole(size)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
@@ -242,7 +246,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         return shape(rng, self._random_scene(rng))
 
     def _random_scene(self, rng: Rng) -> Image.Image:
-        if self.augmented and self.seen and rng.random() < BESIDE:
+        if self.seen and rng.random() < self.beside:
             for row in (self.seen[number] for number in rng.integers(len(self.seen), size=8)):
                 boxes = np.array(row.extra["boxes"], np.float32).reshape(-1, 5)[:, :4]
                 scene = beside_people(load_image(row), load_mask(row), boxes)

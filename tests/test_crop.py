@@ -107,7 +107,7 @@ def test_people_too_small_for_the_first_look_are_found_in_a_part(crop: Any, pers
 
 
 def test_a_part_that_is_dark_all_over_is_nobody() -> None:
-    """Its input is scaled to full brightness; the one person there is stays the largest."""
+    """Seen in the whole picture's light it stays dark: the one person there is is the largest."""
     person = (60, 240, 150, 380)
     scene = people_of_light((300, 400), person)
     options = Options(crop="self", persons="largest")

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2net_human_plugin.preprocess import MEAN, SIZE, STD, network_input, normalize, to_rgb
+from u2net_human_plugin.preprocess import (
+    MEAN,
+    SIZE,
+    STD,
+    brightest_value,
+    network_input,
+    normalize,
+    to_rgb,
+)
 
 
 def flat(value: int, size: tuple[int, int] = (4, 4)) -> Image.Image:
@@ -42,6 +50,16 @@ def test_normalize_known_answer():
     expected = (rgb / 200 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     assert normalize(rgb).shape == (3, 1, 2)
     np.testing.assert_allclose(normalize(rgb), expected.transpose(2, 0, 1), atol=1e-6)
+
+
+def test_a_part_is_seen_in_the_whole_pictures_light():
+    """A dark quarter gets the values it has in the whole picture, not those of a bright one."""
+    picture = flat(40)
+    picture.paste((10, 200, 20), (0, 0, 1, 1))
+    assert brightest_value(picture) == 200
+    quarter = picture.crop((picture.width // 2, picture.height // 2, *picture.size))
+    expected = ((40 / 200 - MEAN) / STD)[:, None, None]
+    np.testing.assert_allclose(network_input(quarter, 32, 200) - expected, 0, atol=1e-6)
 
 
 def test_normalize_empty():

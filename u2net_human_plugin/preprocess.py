@@ -41,8 +41,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def network_input(image: Image.Image, size: int = SIZE) -> npt.NDArray[np.float32]:
-    """Resize an RGB image to ``size`` x ``size`` and normalise it: (3,size,size) float32.
+def network_input(
+    image: Image.Image, size: int = SIZE, brightest: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Resize an RGB image to ``size`` x ``size`` and :func:`normalize` it: (3,size,size) float32.
 
     The aspect ratio is not kept, as in U²-Net's training. Images more than 2.6 times that size
     are first reduced by whole factors (``reducing_gap``), which takes 0.4 of a full Lanczos
@@ -50,15 +52,26 @@ def network_input(image: Image.Image, size: int = SIZE) -> npt.NDArray[np.float3
     average.
     """
     small = image.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=1.3)
-    return normalize(np.asarray(small))
+    return normalize(np.asarray(small), brightest)
 
 
-def normalize(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def brightest_value(image: Image.Image) -> int:
+    """The highest value in an RGB image, over all its channels: 0…255."""
+    return max(high for _, high in image.getextrema())
+
+
+def normalize(
+    rgb: npt.NDArray[np.uint8], brightest: int | None = None
+) -> npt.NDArray[np.float32]:
     """Standardise one RGB image: (H,W,3) uint8 → (3,H,W) float32, C-contiguous.
 
+    ``brightest`` is the value that counts as 1 before that: None, the image's own highest; for a
+    part of a picture, that of the whole, without which a dark part would become bright.
     A black image has no brightest value to divide by and stays black.
     """
-    brightest = max(int(rgb.max(initial=0)), 1)
+    if brightest is None:
+        brightest = int(rgb.max(initial=0))
+    brightest = max(brightest, 1)
     planes = np.ascontiguousarray(rgb.transpose(2, 0, 1)).astype(np.float32)
     planes /= np.float32(brightest)
     planes -= MEAN[:, None, None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .errors import DataError, WeightsError
 from .network import Network, load_onnx
 from .options import Options
 from .paste import paste
-from .preprocess import SIZE, network_input, to_rgb
+from .preprocess import SIZE, brightest_value, network_input, to_rgb
 from .refine import enlarge, sharpen
 from .regions import without_weak_regions
 from .weights import find_weights
@@ -100,7 +100,7 @@ class HumanSegmenter:
             if not options.chooses_persons:
                 places = np.concatenate((places, people.apart_xyxy(regions, boxes)))
             closer = people.crops_xyxy(places, rgb.size)
-            alphas = self._alphas((rgb.crop(box) for box in closer), options)
+            alphas = self._alphas_of_parts(rgb, closer, options)
             for box, alpha in zip(closer, alphas, strict=True):
                 paste(mask, _full_size(alpha, rgb.crop(box), options), box)
         if options.chooses_persons:
@@ -117,20 +117,25 @@ class HumanSegmenter:
         """Boxes (N,4) xyxy of people in parts of the picture, apart from the whole's regions."""
         parts = people.parts_xyxy(regions, rgb.size)
         found = [regions[:0]]
-        alphas = self._alphas((rgb.crop(part) for part in parts), options)
+        alphas = self._alphas_of_parts(rgb, parts, options)
         for (left, top, right, bottom), alpha in zip(parts, alphas, strict=True):
-            boxes = people.locate(alpha, (right - left, bottom - top), seen=people.SURE_ABOVE)
-            # Of a part that is dark all over the network's input is bright, since it is scaled
-            # by its own maximum: what fills a part is nobody.
-            whole = (right - left) * (bottom - top)
-            boxes = boxes[people.area_xyxy(boxes) < 0.99 * whole]
+            boxes = people.locate(alpha, (right - left, bottom - top), seen=people.SURE_IN_PART)
             found.append(boxes + np.array([left, top, left, top], np.float32))
         apart = people.apart_xyxy(np.concatenate(found), regions)
         return people.joined_xyxy(apart, at_most=len(apart))  # whom two parts show is one
 
-    def _alphas(self, views: Iterable[Image.Image], options: Options) -> npt.NDArray[np.float32]:
-        """(N,h,w) in 0…1, from one batch."""
-        inputs = [network_input(view, self.network.size or SIZE) for view in views]
+    def _alphas_of_parts(
+        self, rgb: Image.Image, parts_xyxy: Sequence[tuple[int, int, int, int]], options: Options
+    ) -> npt.NDArray[np.float32]:
+        """Looks at parts of a picture, in its own light: (N,h,w) in 0…1."""
+        return self._alphas(map(rgb.crop, parts_xyxy), options, brightest_value(rgb))
+
+    def _alphas(
+        self, views: Iterable[Image.Image], options: Options, brightest: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """(N,h,w) in 0…1, from one batch. ``brightest``: see :func:`network_input`."""
+        size = self.network.size or SIZE
+        inputs = [network_input(view, size, brightest) for view in views]
         if not inputs:
             return np.empty((0, 1, 1), np.float32)
         batch = np.stack(inputs)
