@@ -60,9 +60,7 @@ def brightest_value(image: Image.Image) -> int:
     return max(high for _, high in image.getextrema())
 
 
-def normalize(
-    rgb: npt.NDArray[np.uint8], brightest: int | None = None
-) -> npt.NDArray[np.float32]:
+def normalize(rgb: npt.NDArray[np.uint8], brightest: int | None = None) -> npt.NDArray[np.float32]:
     """Standardise one RGB image: (H,W,3) uint8 → (3,H,W) float32, C-contiguous.
 
     ``brightest`` is the value that counts as 1 before that: None, the image's own highest; for a
