@@ -57,7 +57,7 @@ def network_input(
 
 def brightest_value(image: Image.Image) -> int:
     """The highest value in an RGB image, over all its channels: 0…255."""
-    return max(high for _, high in image.getextrema())
+    return int(np.max(image.getextrema()))
 
 
 def normalize(rgb: npt.NDArray[np.uint8], brightest: int | None = None) -> npt.NDArray[np.float32]:
