@@ -50,12 +50,10 @@ def _folds(
     depth, slope = np.zeros_like(down), np.zeros_like(down)
     main = rng.uniform(-0.7, 0.7)
     for height in (0.06, 0.03, 0.015):
-        turn, waves, start = (
-            main + rng.normal(0, 0.3),
-            rng.uniform(1, 3) * 0.06 / height,
-            rng.random(),
-        )
-        phase = 2 * np.pi * (waves * (across * np.cos(turn) + down * np.sin(turn)) + start)
+        turn = main + rng.normal(0, 0.3)
+        waves = rng.uniform(1, 3) * 0.06 / height
+        place = waves * (across * np.cos(turn) + down * np.sin(turn))
+        phase = 2 * np.pi * (place + rng.random())
         height *= rng.uniform(0, 1)
         depth += height * np.sin(phase)
         slope += height * waves * np.cos(phase)

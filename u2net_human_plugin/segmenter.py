@@ -128,7 +128,9 @@ class HumanSegmenter:
         self, rgb: Image.Image, parts_xyxy: Sequence[tuple[int, int, int, int]], options: Options
     ) -> npt.NDArray[np.float32]:
         """Looks at parts of a picture, in its own light: (N,h,w) in 0…1."""
-        return self._alphas(map(rgb.crop, parts_xyxy), options, brightest_value(rgb))
+        # A pass over all pixels, which most pictures can do without.
+        brightest = brightest_value(rgb) if parts_xyxy else None
+        return self._alphas(map(rgb.crop, parts_xyxy), options, brightest)
 
     def _alphas(
         self, views: Iterable[Image.Image], options: Options, brightest: int | None = None
