@@ -40,11 +40,11 @@ SURE_ABOVE = 0.9
 #: Sides of the four parts in which overlooked people are sought, as shares of the picture's:
 #: who stands in one's corner is whole in another.
 PART = 0.6
+#: They are sought if no region of the coarse map has a side of this share of the picture's.
+LARGE = 0.5
 #: Whom only a look at a part finds is somebody from this alpha on: people have more, of the
 #: things that such a look takes for people half have less.
 SURE_IN_PART = 0.975
-#: They are sought if no region of the coarse map has a side of this share of the picture's.
-LARGE = 0.5
 #: Regions of the coarse map with fewer cells than this are noise, not people,
 MIN_CELLS = 4
 #: and so are those with less than this share of the largest region's cells.
