@@ -1,4 +1,4 @@
-"""The command line: python -m finetune prepare | train | evaluate | export."""
+"""The command line: python -m finetune prepare | complete | train | evaluate | export."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from u2net_human_plugin.errors import PluginError
 from . import (
     benchmark,
     card,
+    complete,
     compose_command,
     evaluate,
     export,
@@ -29,10 +30,11 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    """Fine-tune U²-Net on people: prepare → train → evaluate → export."""
+    """Fine-tune U²-Net on people: prepare → complete → train → evaluate → export."""
 
 
 app.command("prepare")(prepare.prepare)
+app.command("complete")(complete.complete)
 app.command("train")(train_command.train)
 app.command("interpolate")(interpolate.interpolate)
 app.command("compose")(compose_command.compose)

@@ -21,6 +21,7 @@ from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import SIZE, normalize
 
 from . import augment
+from .bystanders import UNKNOWN, left_out
 from .compose import (
     HEIGHT_BANDS,
     LONGEST_SIDE,
@@ -58,8 +59,9 @@ CLOTH = 0.7
 HUNG = 0.5
 #: How often a scene is what a photo shows beside its people, instead of an empty scene.
 BESIDE = 0.5
-#: A YOLO person box of which the mask covers less than this holds somebody unlabelled.
-LABELLED_SHARE = 0.3
+#: Tables that pick one of a trimap's values, as 255.
+_IS_UNKNOWN = [255 if value == UNKNOWN else 0 for value in range(256)]
+_IS_PERSON = [255 if value == 255 else 0 for value in range(256)]
 
 
 @dataclass(frozen=True)
@@ -196,13 +198,16 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         row = self.photos[order[place]]
         image, mask = load_image(row), load_mask(row)
         weight = Image.new("L", mask.size, 255)
-        _ignore_unlabelled(row, mask, weight)
+        bystanders = _bystanders(row, mask)
         pixels = self.material.coarse.get(row.source)
         if pixels:
             mask = _rounded(mask, pixels)
         box = mask.getbbox()
         height = (box[3] - box[1]) / mask.height if box else 0.0
-        sample = Sample(image, mask, weight, int(box is not None), height)
+        # Where nobody knows whether somebody is there.
+        weight.paste(0, (0, 0), ImageChops.subtract(bystanders.point(_IS_UNKNOWN), mask))
+        everybody = ImageChops.lighter(mask, bystanders.point(_IS_PERSON))
+        sample = Sample(image, everybody, weight, int(box is not None), height)
         if self.augmented and rng.random() < BEHIND:
             things = [self._thing(rng) for _ in range(int(rng.integers(1, 3)))]
             sample = behind_people(rng, sample, things, _softness(pixels))
@@ -248,8 +253,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
     def _random_scene(self, rng: Rng) -> Image.Image:
         if self.seen and rng.random() < self.beside:
             for row in (self.seen[number] for number in rng.integers(len(self.seen), size=8)):
-                boxes = np.array(row.extra["boxes"], np.float32).reshape(-1, 5)[:, :4]
-                scene = beside_people(load_image(row), load_mask(row), boxes)
+                scene = beside_people(load_image(row), load_mask(row), row.boxes_xyxy)
                 if scene is not None:
                     return scene
         if not self.scenes:  # plain colour is a poor scene, but no wrong one
@@ -298,15 +302,16 @@ def _rgba(row: Row) -> Image.Image:
     return image
 
 
-def _ignore_unlabelled(row: Row, mask: Image.Image, weight: Image.Image) -> None:
-    """Set ``weight`` to 0 in person boxes of the manifest that the mask leaves almost bare."""
-    for box in row.extra.get("boxes", ()):
-        left, top, right, bottom = (round(value) for value in box[:4])
-        covered = np.asarray(mask.crop((left, top, right, bottom)))
-        if covered.size and covered.mean() < 255 * LABELLED_SHARE:
-            labelled = mask.copy()
-            ImageDraw.Draw(weight).rectangle((left, top, right, bottom), fill=0)
-            weight.paste(255, (0, 0), labelled)
+def _bystanders(row: Row, mask: Image.Image) -> Image.Image:
+    """The trimap of whom ``mask`` leaves out; unknown in all of their boxes if nobody drew them."""
+    if row.bystanders is not None:
+        return open_image(row.bystanders, row.where)
+    trimap = Image.new("L", mask.size, 0)
+    for left, top, right, bottom in left_out(row, mask):
+        box = (round(left), round(top), round(right), round(bottom))
+        ImageDraw.Draw(trimap).rectangle(box, fill=UNKNOWN)
+    trimap.paste(0, (0, 0), mask)
+    return trimap
 
 
 def _softness(pixels: int | None) -> float:

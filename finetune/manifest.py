@@ -8,8 +8,9 @@ they come from and which split they belong to:
 
 ``"mask": "alpha"`` means the picture's own alpha channel, ``"mask": null`` a scene with
 nobody in it. With ``"thing": true`` as well, the picture is the cut-out of an object or animal,
-to be pasted into scenes as something that is nobody. Further keys are kept in :attr:`Row.extra`
-and written back unchanged.
+to be pasted into scenes as something that is nobody. ``"bystanders"`` is the path of a trimap of
+people whom the mask leaves out (:mod:`finetune.bystanders`). Further keys are kept in
+:attr:`Row.extra` and written back unchanged.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.people import Boxes
 from u2net_human_plugin.preprocess import to_rgb
 
 from .files import written_atomically
@@ -37,7 +39,7 @@ THRESHOLD = 128
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _ALPHA: Literal["alpha"] = "alpha"
-_KEYS = ("image", "mask", "source", "split", "licence")
+_KEYS = ("image", "mask", "source", "split", "licence", "bystanders")
 
 
 class SizeError(DataError):
@@ -60,11 +62,19 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
     #: "manifest.jsonl:17", for messages.
     where: str = field(default="", compare=False)
+    #: Absolute path of a trimap of people whom the mask leaves out: 0 nobody, 128 unknown, 255
+    #: a person. None if nobody drew them.
+    bystanders: Path | None = None
 
     @property
     def is_thing(self) -> bool:
         """Whether the picture is a cut-out of something that is nobody."""
         return self.mask is None and bool(self.extra.get("thing"))
+
+    @property
+    def boxes_xyxy(self) -> Boxes:
+        """Boxes of the people whom a detector saw, (N,4) float32 in pixels of the picture."""
+        return np.array(self.extra.get("boxes", ()), np.float32).reshape(-1, 5)[:, :4]
 
     @property
     def name(self) -> str:
@@ -96,7 +106,7 @@ def read_manifest(path: Path | str, *, check_files: bool = True) -> list[Row]:
         _parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()
     ]
     for row in rows if check_files else ():
-        for file in (row.image, row.mask):
+        for file in (row.image, row.mask, row.bystanders):
             if isinstance(file, Path) and not file.is_file():
                 raise DataError(
                     f"{row.where}: {file} does not exist; restore it, remove the line, or run "
@@ -119,6 +129,7 @@ def to_json(row: Row, folder: Path) -> str:
         "source": row.source,
         "split": row.split,
         "licence": row.licence,
+        **({"bystanders": _relative(row.bystanders, folder)} if row.bystanders else {}),
         **row.extra,
     }
     return json.dumps(content, ensure_ascii=False)
@@ -280,6 +291,7 @@ def _parse(line: str, path: Path, number: int) -> Row:
         licence=content.get("licence") or "",
         extra={key: value for key, value in content.items() if key not in _KEYS},
         where=where,
+        bystanders=folder / content["bystanders"] if content.get("bystanders") else None,
     )
 
 
