@@ -39,7 +39,7 @@ from .compose import (
     random_canvas,
     scene_crop,
 )
-from .manifest import Row, alpha_of, load_image, load_mask, open_image, upright
+from .manifest import Row, SizeError, alpha_of, load_image, load_mask, open_image, upright
 from .poses import bent, turned
 from .things import cloth, hung, shape
 
@@ -305,7 +305,13 @@ def _rgba(row: Row) -> Image.Image:
 def _bystanders(row: Row, mask: Image.Image) -> Image.Image:
     """The trimap of whom ``mask`` leaves out; unknown in all of their boxes if nobody drew them."""
     if row.bystanders is not None:
-        return open_image(row.bystanders, row.where)
+        drawn = open_image(row.bystanders, row.where).convert("L")
+        if drawn.size != mask.size:
+            raise SizeError(
+                f"{row.bystanders}: is {drawn.width}x{drawn.height} pixels, {row.name} "
+                f"{mask.width}x{mask.height}; run `python -m finetune complete` again."
+            )
+        return drawn
     trimap = Image.new("L", mask.size, 0)
     for left, top, right, bottom in left_out(row, mask):
         box = (round(left), round(top), round(right), round(bottom))

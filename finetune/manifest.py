@@ -74,7 +74,8 @@ class Row:
     @property
     def boxes_xyxy(self) -> Boxes:
         """Boxes of the people whom a detector saw, (N,4) float32 in pixels of the picture."""
-        return np.array(self.extra.get("boxes", ()), np.float32).reshape(-1, 5)[:, :4]
+        boxes = [box[:4] for box in self.extra.get("boxes", ())]  # a score may follow
+        return np.array(boxes, np.float32).reshape(-1, 4)
 
     @property
     def name(self) -> str:

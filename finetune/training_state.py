@@ -91,6 +91,8 @@ def data_hash(rows: Sequence[Row]) -> str:
     for row in sorted(rows, key=lambda row: (row.source, row.image.name)):
         fields = (row.source, row.image.name, row.split, row.licence, row.extra.get("sha256"))
         digest.update(json.dumps(fields).encode())
+        if row.bystanders is not None:
+            digest.update(row.bystanders.read_bytes())
     return digest.hexdigest()
 
 

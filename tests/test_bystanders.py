@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from finetune.__main__ import app
 from finetune.bystanders import left_out, trimap
 from finetune.dataset import Material, Mix, PeopleDataset
 from finetune.manifest import Row, read_manifest, write_manifest
+from finetune.training_state import data_hash
+from u2net_human_plugin.errors import DataError
 
 WIDTH, HEIGHT = 300, 200
 #: A bystander, xyxy: the detector's box, and where the person is.
@@ -100,15 +103,21 @@ def test_training_learns_from_the_trimap(tmp_path: Path) -> None:
     # Beside the bystander it is known that nobody is there.
     assert (weight[50:150, 201:209] == 255).all()
     assert (alpha[50:150, 201:209] == 0).all()
+    # A run's record tells whether, and which.
+    assert data_hash([row]) != data_hash([replace(row, bystanders=None)])
+    # One that was drawn for another picture is refused.
+    Image.new("L", (WIDTH, HEIGHT + 1)).save(tmp_path / "t.png")
+    with pytest.raises(DataError, match=r"t\.png: is 300x201 pixels, .*a\.png 300x200; run"):
+        sample(row)
     # Without a trimap nothing of the box counts.
-    alpha, weight = sample(Row(row.image, row.mask, "street", "train", extra=row.extra))
+    alpha, weight = sample(replace(row, bystanders=None))
     assert not alpha[body].any()
     assert not weight[50:150, 200:260].any()
 
 
 @pytest.fixture
 def street(tmp_path: Path) -> Path:
-    """Two photos of a small `astronaut` beside a masked one; the second is a test photo."""
+    """Three photos of a small `astronaut` beside a masked one; the second is a test photo."""
     person = Image.fromarray(data.astronaut()).crop((60, 0, 400, 512))
     rows = []
     for name, split in (("a", "train"), ("b", "test"), ("c", "train")):
