@@ -50,10 +50,11 @@ MIN_CELLS = 4
 #: and so are those with less than this share of the largest region's cells.
 MIN_SHARE = 0.01
 #: A person is looked at closer when the crop's longer side, as a share of the picture's
-#: same side, is below this; beyond it there are hardly any pixels to gain.
-CLOSER_BELOW = 0.9
+#: same side, is below this; beyond it the context that a crop cuts away costs more than
+#: the pixels it gains.
+CLOSER_BELOW = 0.6
 #: Room around a box, as a share of its longer side.
-MARGIN = 0.2
+MARGIN = 0.25
 #: A crop's shorter side is at least this share of its longer one.
 SQUARENESS = 0.5
 #: No crop is smaller than this many pixels: enlarged to the network's size it would be a blur.
@@ -177,7 +178,6 @@ def crops_xyxy(boxes_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, in
     sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
     longer = np.maximum(sides.max(axis=1, initial=0), MIN_CROP)[:, None]
     half = np.maximum(sides, SQUARENESS * longer) / 2 + MARGIN * longer
-    half = np.maximum(half, MIN_CROP / 2)
     centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     crops = clip_xyxy(np.concatenate((centres - half, centres + half), axis=1), size_wh)
     crops = crops[_small(crops, size_wh)]
