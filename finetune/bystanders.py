@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 LABELLED_SHARE = 0.3
 #: Alpha from here on is a person for sure, and up to one minus it nobody.
 SURE = 0.9
-#: Whoever is found in a box fills at least this share of it; with less, all of it is unknown.
+#: Whoever is found fills at least this share of the box, as far as the mask leaves it bare; with
+#: less, all of it is unknown.
 FOUND = 0.2
 #: Detectors' boxes cut off feet and hands: how much is looked at around them, of their sides.
 AROUND = 0.08
@@ -52,6 +53,7 @@ def trimap(
         segment: draws people; it sees each box with some room around it, and mirrored.
     """
     drawn = np.zeros((image.height, image.width), np.uint8)
+    bare = np.asarray(mask) < 255
     for box in boxes:
         xyxy = np.array([box], np.float32)
         # No crop: somebody who fills the picture.
@@ -70,9 +72,11 @@ def trimap(
         )
         x, y, x_end, y_end = (round(float(value)) for value in wider[0])
         values = values[y - top : y_end - top, x - left : x_end - left]
-        if (values == 255).mean() < FOUND:
+        # Whom the mask holds, and who may reach into the box, is not who was looked for.
+        seen = values[bare[y:y_end, x:x_end]] == 255
+        if not seen.any() or seen.mean() < FOUND:
             values = np.full(values.shape, UNKNOWN, np.uint8)
         place = drawn[y:y_end, x:x_end]
         np.maximum(place, values, out=place)
-    drawn[np.asarray(mask) == 255] = 0
+    drawn[~bare] = 0
     return drawn

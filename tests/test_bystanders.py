@@ -71,7 +71,10 @@ def test_a_box_in_which_nobody_is_found_stays_unknown() -> None:
     drawn = trimap(image, mask, [BOX], green)
     assert (drawn[50:150, 200:260] == 128).all()
     assert set(np.unique(drawn)) == {0, 128}
-    assert (trimap(image, mask, [(60.0, 50.0, 140.0, 150.0)], green)[50:150, 60:100] == 0).all()
+    # The labelled person fills half of this one, and is nobody new.
+    drawn = trimap(image, mask, [(60.0, 50.0, 140.0, 150.0)], green)
+    assert (drawn[50:150, 60:100] == 0).all()
+    assert (drawn[50:150, 100:140] == 128).all()
 
 
 def test_training_learns_from_the_trimap(tmp_path: Path) -> None:
