@@ -50,7 +50,7 @@ def trimap(
         image: the photo, RGB.
         mask: "L" of its size; where it has a person the trimap is 0.
         boxes: of people whom the mask leaves out, xyxy in pixels.
-        segment: draws people; it sees each box with some room around it, and mirrored.
+        segment: draws people; it sees each box with some room around it.
     """
     drawn = np.zeros((image.height, image.width), np.uint8)
     bare = np.asarray(mask) < 255
@@ -58,10 +58,7 @@ def trimap(
         xyxy = np.array([box], np.float32)
         # No crop: somebody who fills the picture.
         (left, top, right, bottom), *_ = crops_xyxy(xyxy, image.size) or [(0, 0, *image.size)]
-        crop = image.crop((left, top, right, bottom))
-        mirrored = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        alpha = segment(crop).astype(np.float32) + segment(mirrored)[:, ::-1]
-        alpha /= 2 * 255
+        alpha = segment(image.crop((left, top, right, bottom))) / np.float32(255)
         values = np.full(alpha.shape, UNKNOWN, np.uint8)
         values[alpha >= SURE] = 255
         values[alpha <= 1 - SURE] = 0
@@ -75,7 +72,7 @@ def trimap(
         # Whom the mask holds, and who may reach into the box, is not who was looked for.
         seen = values[bare[y:y_end, x:x_end]] == 255
         if not seen.any() or seen.mean() < FOUND:
-            values = np.full(values.shape, UNKNOWN, np.uint8)
+            values = np.full_like(values, UNKNOWN)
         place = drawn[y:y_end, x:x_end]
         np.maximum(place, values, out=place)
     drawn[~bare] = 0

@@ -119,9 +119,9 @@ def test_training_learns_from_the_trimap(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def street(tmp_path: Path) -> Path:
+def street(tmp_path: Path, astronaut: Image.Image) -> Path:
     """Three photos of a small `astronaut` beside a masked one; the second is a test photo."""
-    person = Image.fromarray(data.astronaut()).crop((60, 0, 400, 512))
+    person = astronaut.crop((60, 0, 400, 512))
     rows = []
     for name, split in (("a", "train"), ("b", "test"), ("c", "train")):
         image = Image.fromarray(data.brick()).convert("RGB").resize((900, 600))
