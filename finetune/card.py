@@ -160,13 +160,19 @@ def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str,
         trusted = report["slices"].get(TRUSTED, {})
         groups |= {f"{name}, no doubt about the mask": trusted[name] for name in trusted}
         parts.append(slice_table("pictures of", groups))
+        shares = []
+        if missed := (report["overall"] or {}).get("missed"):
+            shares.append(("Pictures whose people are missed altogether", missed))
         if scenes := report["empty_scenes"]:
-            shares = [100 * scenes["left_empty"][m]["mean"] for m in ("before", "after")]
-            parts.append(
-                f"Empty scenes left empty: {shares[0]:.1f} % → {shares[1]:.1f} % of "
-                f"{scenes['pictures']}."
-            )
+            left = {"pictures": scenes["pictures"], **scenes["left_empty"]}
+            shares.append(("Empty scenes left empty", left))
+        parts += [_share_line(title, entry) for title, entry in shares]
     return "\n\n".join(parts)
+
+
+def _share_line(title: str, entry: Mapping[str, Any]) -> str:
+    before, after = (100 * entry[model]["mean"] for model in ("before", "after"))
+    return f"{title}: {before:.1f} % → {after:.1f} % of {entry['pictures']}."
 
 
 def fill_results(readme: str, name: str, results: str) -> str:
@@ -225,7 +231,7 @@ def _eval_results(reports: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
     for report in reports:
         for source, scores in report["slices"].get("source", {}).items():
             for metric, (title, _) in METRICS.items():
-                if metric in scores and metric != "empty":
+                if metric in scores and metric != "missed":
                     yield EvalResult(
                         task_type="image-segmentation",
                         dataset_type=source,

@@ -114,7 +114,7 @@ def collect(candidates: Sequence[Candidate], out: Path, plan: Plan, quiet: bool 
         outcome.rows = rows
         write_manifest(out / MANIFEST, rows)
         named = {file for row in rows for file in _files_of(row, out)}
-        left = {str(file.relative_to(out)) for file in _files(out, FOLDERS, "*")} - named
+        left = {file.relative_to(out).as_posix() for file in _files(out, FOLDERS, "*")} - named
         outcome.unreferenced = sorted(left)
     return outcome
 
@@ -318,7 +318,7 @@ def _is_there(content: dict[str, Any], out: Path) -> bool:
 def _files_of(row: Row, out: Path) -> Iterator[str]:
     for file in (row.image, row.mask):
         if isinstance(file, Path):
-            yield str(file.relative_to(out))
+            yield file.relative_to(out).as_posix()
     if "cutout" in row.extra:
         yield str(row.extra["cutout"])
 

@@ -7,6 +7,7 @@ process and any resumed run therefore sees the very same sequence.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -59,6 +60,8 @@ CLOTH = 0.7
 HUNG = 0.5
 #: How often a scene is what a photo shows beside its people, instead of an empty scene.
 BESIDE = 0.5
+#: What `prepare` appends to a photo's name for each crop of it.
+_CROP = re.compile(r"-p\d+(?=\.\w+$)")
 #: Tables that pick one of a trimap's values, as 255.
 _IS_UNKNOWN = [255 if value == UNKNOWN else 0 for value in range(256)]
 _IS_PERSON = [255 if value == 255 else 0 for value in range(256)]
@@ -121,10 +124,15 @@ class Material:
 
 
 def held_back(row: Row, share: float = 0.08) -> bool:
-    """Whether ``row`` belongs to validation: its split says so, or, by its name, chance does."""
+    """Whether ``row`` belongs to validation: its split says so, or, by its name, chance does.
+
+    Chance has one answer for all crops of a photo and for all pictures that look alike.
+    """
     if row.split == "val":
         return True
-    digest = hashlib.sha256(f"{row.source}/{row.image.name}".encode()).digest()
+    alike = row.extra.get("group")
+    name = f"group-{alike}" if alike else f"{row.source}/{_CROP.sub('', row.image.name)}"
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
@@ -192,7 +200,10 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         return np.random.default_rng([self.seed, number, stream])
 
     def _photo(self, rng: Rng, number: int) -> Sample:
-        """Every photo comes up once before any comes up twice."""
+        """Item ``number``'s photo: of as many items as there are photos, each has another one.
+
+        Items of other kinds leave theirs out, so a photo comes up about once in that many items.
+        """
         round_, place = divmod(number, len(self.photos))
         order = np.random.default_rng([self.seed, round_, 2]).permutation(len(self.photos))
         row = self.photos[order[place]]

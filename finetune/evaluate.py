@@ -94,7 +94,9 @@ def evaluate(
     }
     rows = choose_rows(settings)
     out.mkdir(parents=True, exist_ok=True)
-    belongs_to = {"settings": _facts(settings), "models": _models(models)}
+    # How many are in work at a time changes no score.
+    facts = {name: fact for name, fact in _facts(settings).items() if name != "workers"}
+    belongs_to = {"settings": facts, "models": _models(models)}
     with Journal(out / "pictures.jsonl", belongs_to, resume) as journal:
         results = measure(rows, models, settings, journal)
     report = make_report(results, models, settings)
@@ -153,6 +155,7 @@ def make_report(
             **_facts(settings),
             "boundary": metrics.BOUNDARY,
             "empty": metrics.EMPTY,
+            "missed": metrics.MISSED,
             "resamples": RESAMPLES,
         },
         "models": _models(models),
@@ -222,9 +225,11 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
         start = time.perf_counter()
         mask = model.segment(image)
         scores: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 4)}
-        scores["empty"] = metrics.is_empty(mask)
         scores["mae"] = metrics.mae(mask, truth)
-        if not empty_scene:
+        if empty_scene:
+            scores["empty"] = metrics.is_empty(mask)
+        else:
+            scores["missed"] = metrics.is_missed(mask, person)
             scores["iou"] = metrics.iou(mask, person)
             scores["boundary_iou"] = metrics.boundary_iou(mask, person)
             scores["boundary_accuracy"] = metrics.boundary_accuracy(mask, person)

@@ -43,5 +43,5 @@ def fit_full_resolution(
             run.accelerator.backward(loss)
             optimizer.step()
             progress.update(task, completed=step + 1, loss=float(loss.detach()))
-            stop_request.check()
+            stop_request.check(run.accelerator)
     model.cpu().eval()

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from u2net_human_plugin.errors import DataError
+
 from .files import written_atomically
 
 
@@ -16,8 +18,10 @@ class Journal:
     Args:
         path: the file; a folder that exists.
         belongs_to: everything the results depend on. With ``resume``, results in a file
-            that begins with the very same are found in :attr:`done`, by their key "row";
-            otherwise the file is begun anew.
+            that begins with the very same are found in :attr:`done`, by their key "row".
+
+    Raises:
+        DataError: with ``resume``, the file's results belong to something else.
     """
 
     def __init__(self, path: Path, belongs_to: dict[str, Any], resume: bool) -> None:
@@ -26,10 +30,14 @@ class Journal:
         first = json.dumps(belongs_to, sort_keys=True)
         if resume and path.is_file():
             head, *lines = path.read_text("utf-8").splitlines() or [""]
-            if head == first:
-                # A killed run may have left half a line at the end.
-                results = (json.loads(line) for line in lines if line.endswith("}"))
-                self.done = {result["row"]: result for result in results}
+            if head != first:
+                raise DataError(
+                    f"{path}: holds results of other models, pictures or settings; leave out "
+                    "--resume to replace them, or name another folder."
+                )
+            # A killed run may have left half a line at the end.
+            results = (json.loads(line) for line in lines if line.endswith("}"))
+            self.done = {result["row"]: result for result in results}
         kept = [first, *(json.dumps(result) for result in self.done.values())]
         with written_atomically(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), "utf-8")

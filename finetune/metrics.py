@@ -23,6 +23,8 @@ Binary = npt.NDArray[np.bool_]
 BOUNDARY = 0.02
 #: A mask that covers less of the picture than this counts as empty.
 EMPTY = 0.005
+#: People of whom less than this share is marked are missed altogether.
+MISSED = 0.1
 
 
 def binary(mask: Mask) -> Binary:
@@ -100,6 +102,19 @@ def is_empty(mask: Mask, share: float = EMPTY) -> bool:
         - mask: (H,W).
     """
     return bool(np.count_nonzero(binary(mask)) < share * mask.size)
+
+
+def is_missed(predicted: Mask, truth: Mask, share: float = MISSED) -> bool:
+    """Whether less than ``share`` of the people in ``truth`` is marked.
+
+    However small they are; :func:`is_empty` would call a well marked figure of a few pixels
+    empty.
+
+    Shape:
+        - predicted, truth: (H,W); somebody is in ``truth``.
+    """
+    found = np.count_nonzero(binary(predicted) & binary(truth))
+    return bool(found < share * np.count_nonzero(binary(truth)))
 
 
 class Version(NamedTuple):

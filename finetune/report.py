@@ -22,7 +22,7 @@ METRICS = {
     "boundary_accuracy": ("Boundary accuracy", True),
     "mae": ("MAE", False),
     "consistency": ("Visual consistency", True),
-    "empty": ("People missed altogether", False),
+    "missed": ("People missed altogether", False),
 }
 
 #: Upper ends of the slices by size, shares of the picture.
@@ -121,7 +121,7 @@ def overall_table(scores: Mapping[str, Any]) -> str:
 def slice_table(title: str, groups: Mapping[str, Any]) -> str:
     """One line per slice: number of pictures, and before → after (difference) of each score."""
     shown = [m for m in METRICS if any(m in scores for scores in groups.values())]
-    shown = [m for m in shown if m not in ("mae", "empty")]
+    shown = [m for m in shown if m not in ("mae", "missed")]
     lines = [
         f"| {title} | pictures | {' | '.join(METRICS[m][0] for m in shown)} |",
         "|---|---|" + "---|" * len(shown),

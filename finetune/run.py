@@ -144,6 +144,7 @@ class Run:
                 "history": self.history,
                 "seconds": self.seconds,
                 "arguments": self.config.record(),
+                "data_sha256": self.data["sha256"],
             }
             training_state.save(self.config.out / name, content, self.record())
 
@@ -157,6 +158,11 @@ class Run:
                     f"{path}: was made with --{key.replace('_', '-')} {saved.get(key)!r}, not "
                     f"{value!r}; resume with the same arguments, or start anew in another --out."
                 )
+        if content.get("data_sha256", self.data["sha256"]) != self.data["sha256"]:
+            raise DataError(
+                f"{path}: was trained on other pictures than {', '.join(mine['manifests'])} names "
+                "now; bring them back, or start anew in another --out (--init takes these weights)."
+            )
         self.accelerator.unwrap_model(self.model).load_state_dict(content["raw"])
         self.ema.model.load_state_dict(content["ema"])
         self.ema.steps = content["ema_steps"]
@@ -222,7 +228,7 @@ class StopRequest:
     """
 
     def __init__(self, minutes: float | None) -> None:
-        self.deadline = time.monotonic() + 60 * minutes if minutes else math.inf
+        self.deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.reason = ""
 
     def __enter__(self) -> StopRequest:
@@ -236,12 +242,19 @@ class StopRequest:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def check(self) -> None:
-        """Raise :class:`Stop` if the run has been asked to end."""
+    def check(self, accelerator: Accelerator) -> None:
+        """Raise :class:`Stop` if any process of the run has been asked to end.
+
+        All of them have to call it after the same steps: one that went on alone would wait
+        for the others' gradients for ever.
+        """
         if time.monotonic() > self.deadline:
             self.reason = "time is up"
-        if self.reason:
-            raise Stop(self.reason)
+        asked = torch.tensor(float(bool(self.reason)), device=accelerator.device)
+        if accelerator.num_processes > 1:
+            asked = accelerator.reduce(asked, "sum")
+        if asked:
+            raise Stop(self.reason or "another process was asked to stop")
 
     def _request(self, number: int, _frame: object) -> None:
         if self.reason:  # asked twice: at once, whatever is lost

@@ -106,7 +106,8 @@ def train(
     try:
         with stop_request:
             if not finish:
-                kept = Material(held, config.coarse) if held else None
+                people = any(row.mask is not None for row in held)
+                kept = Material(held, config.coarse) if people else None
                 _loop(run, dataset, _validation(accelerator, kept, config), stop_request)
             final = _finish(run, dataset, stop_request)
     except RuntimeError:
@@ -118,6 +119,7 @@ def train(
         return None
     except Stop as stop:
         run.save(LAST)
+        accelerator.wait_for_everyone()  # none may end the others while this is being written
         accelerator.print(f"stopped at step {run.step} of {total} ({stop}); go on with --resume")
         return None
     finally:
@@ -167,13 +169,12 @@ def _loop(
                 _validate(run, sets)
             if run.step % config.save_every == 0 or run.step == run.total:
                 run.save(LAST)
-            stop_request.check()
+            stop_request.check(accelerator)
 
 
 def _validate(run: Run, sets: list[ValidationSet]) -> None:
     """Measure the averaged weights; keep them if they are the best so far."""
     if not sets:
-        run.save(BEST)
         return
     device = run.accelerator.device
     results = validate(run.ema.model, sets, device)
@@ -207,10 +208,8 @@ def _finish(run: Run, dataset: PeopleDataset, stop_request: StopRequest) -> Path
     """Write ``u2net_finetuned.pth`` from the best weights, complete with all decoder stages."""
     config = run.config
     run.accelerator.wait_for_everyone()  # the main process may still be writing it
-    best = config.out / BEST
-    if not best.is_file():  # stopped before anything was measured
-        best = config.out / LAST
-    model = load_checkpoint(best, config.decoder)
+    best = BEST if run.history else LAST  # without history nothing was ever measured
+    model = load_checkpoint(config.out / best, config.decoder)
     if config.decoder == "half" and config.full_decoder_steps:
         fit_full_resolution(run, model, dataset, stop_request)
     final = config.out / FINAL
@@ -245,9 +244,7 @@ def _validation(
     accelerator: Accelerator, material: Material | None, config: TrainConfig
 ) -> list[ValidationSet]:
     if material is None or not config.validation_pictures:
-        accelerator.print(
-            "nothing is held back for validation: the last weights will count as best"
-        )
+        accelerator.print("nobody is held back for validation: the last weights will count as best")
         return []
     return validation_sets(material, config.validation_pictures, config.size)
 

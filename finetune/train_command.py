@@ -35,26 +35,37 @@ def train(
             "[default: half for lite, full for full]"
         ),
     ] = "",
-    size: Annotated[int, typer.Option(help="Input side in pixels; the paper crops 288.")] = SIZE,
-    batch: Annotated[int, typer.Option(help="Pictures a step, over all processes; paper: 12.")] = 8,
-    epochs: Annotated[int, typer.Option(help="Passes; the paper takes 600,000 steps.")] = 50,
-    epoch_size: Annotated[int, typer.Option(help="Pictures a pass. [default: all photos]")] = 0,
+    size: Annotated[
+        int, typer.Option(min=32, help="Input side in pixels; the paper crops 288.")
+    ] = SIZE,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Pictures a step, over all processes; paper: 12.")
+    ] = 8,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="How often --epoch-size pictures; paper: 600,000 steps.")
+    ] = 50,
+    epoch_size: Annotated[
+        int, typer.Option(min=0, help="Pictures an epoch, of all kinds. [default: one a photo]")
+    ] = 0,
     rate: Annotated[
-        float, typer.Option(help="Adam's peak rate; paper, from nothing: 1e-3.")
+        float, typer.Option(min=0, help="Adam's peak rate; paper, from nothing: 1e-3.")
     ] = 3e-4,
-    warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = 100,
-    ema: Annotated[float, typer.Option(help="Decay of the weights' moving average.")] = 0.998,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 100,
+    ema: Annotated[
+        float, typer.Option(min=0, max=1, help="Decay of the weights' moving average.")
+    ] = 0.998,
     edge: Annotated[
-        float, typer.Option(help="Extra weight of the loss at contours; paper: 0.")
+        float, typer.Option(min=0, help="Extra weight of the loss at contours; paper: 0.")
     ] = 2.0,
     iou: Annotated[
-        float, typer.Option(help="Factor of a soft IoU loss beside BCE; paper: 0.")
+        float, typer.Option(min=0, help="Factor of a soft IoU loss beside BCE; paper: 0.")
     ] = 0.0,
     batch_norm: Annotated[
         str, typer.Option(help="frozen (folded; small batches) or live (batches from 16 on).")
     ] = "frozen",
     freeze_encoder: Annotated[
-        float, typer.Option(help="Share of the run in which the encoder stays as it is.")
+        float,
+        typer.Option(min=0, max=1, help="Share of the run in which the encoder stays as it is."),
     ] = 0.0,
     coarse: Annotated[
         list[str],
@@ -68,16 +79,21 @@ def train(
             "[default: photo=0.4, group=0.17, scene=0.35, empty=0.08]"
         ),
     ] = [],  # noqa: B006 - as above
-    seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
     full_decoder_steps: Annotated[
-        int, typer.Option(help="Steps that fit the rest after a half-decoder run.")
+        int, typer.Option(min=0, help="Steps that fit the rest after a half-decoder run.")
     ] = 100,
-    validation_pictures: Annotated[int, typer.Option(help="Per validation set; 0: none.")] = 48,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 200,
-    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
-    workers: Annotated[int, typer.Option(help="Processes that prepare pictures.")] = 1,
+    validation_pictures: Annotated[
+        int, typer.Option(min=0, help="Per validation set; 0: none.")
+    ] = 48,
+    validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 200,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 50,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare pictures.")] = 1,
     echo: Annotated[
-        int, typer.Option(help="Uses of a prepared picture: more than 1 if the GPU waits for them.")
+        int,
+        typer.Option(
+            min=1, help="Uses of a prepared picture: more than 1 if the GPU waits for them."
+        ),
     ] = 1,
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")] = "auto",
     precision: Annotated[
@@ -87,14 +103,19 @@ def train(
             "or AMX and on GPUs."
         ),
     ] = "fp32",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in --out, the other arguments being the same."
+        ),
+    ] = False,
     finish: Annotated[
         bool,
         typer.Option("--finish", help="Train no further; make the result of a stopped run's best."),
     ] = False,
     minutes: Annotated[
         Optional[float],  # noqa: UP045 - as above
-        typer.Option(help="Stop in order after so long; --resume goes on."),
+        typer.Option(min=0, help="Stop in order after so long, with status 130; --resume goes on."),
     ] = None,
 ) -> None:
     """Fine-tune U²-Net; the result is OUT/u2net_finetuned.pth."""
@@ -108,8 +129,6 @@ def train(
     for name, (value, valid) in choices.items():
         if value not in valid:
             raise typer.BadParameter(f"--{name} is {value!r}; choose from {', '.join(valid)}.")
-    if echo < 1:
-        raise typer.BadParameter(f"--echo is {echo}; expected 1 or more.")
     if batch_norm == "live" and batch < 16:
         typer.echo(f"note: with --batch {batch}, live statistics are noisy", err=True)
     pixels, shares = parse_coarse(coarse), parse_mix(mix)

@@ -97,11 +97,17 @@ def data_hash(rows: Sequence[Row]) -> str:
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with "-dirty" if files differ from it; None outside of git."""
+    """The checkout's commit, with "-dirty" if files differ from it; None outside of one.
+
+    Installed, this module may lie inside somebody else's checkout, whose commit says nothing.
+    """
+    folder = Path(__file__).parent
+    if not (folder.parent / "pyproject.toml").is_file():
+        return None
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty"],  # noqa: S607 - user's git
-            cwd=Path(__file__).parent,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=10,

@@ -29,7 +29,7 @@ class ValidationSet:
 
 
 def validation_sets(material: Material, count: int, size: int) -> list[ValidationSet]:
-    """``count`` photos, ``count`` composites and half as many empty scenes."""
+    """``count`` photos, ``count`` composites and half as many empty scenes, if there are any."""
     sets = []
     # Leaving the band around coarse contours out of account would hide errors at edges.
     measured_at_edges = replace(material, coarse={})
@@ -42,7 +42,7 @@ def validation_sets(material: Material, count: int, size: int) -> list[Validatio
         dataset = PeopleDataset(source, size=size, seed=_SEED, mix=mix, augmented=False)
         if name == "photos":
             number = min(number, len(dataset.photos))
-        if name != "empty" or dataset.scenes:
+        if number and (name != "empty" or dataset.scenes):
             sets.append(ValidationSet(name, [dataset[index] for index in range(number)]))
     return sets
 

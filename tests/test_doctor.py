@@ -83,5 +83,5 @@ def test_without_hosts_and_hook(new_environment, clean_environment, tmp_path):
     assert (done.returncode, well) == (1, False)
     assert "no u2net_human_plugin." in found["start-up hook"][1]
     assert found["rembg"] == ("note", "not installed")
-    assert found["hosts"][0] == "wrong"
+    assert found["hosts"][0] == "note"
     assert found["onnxruntime"][0] == "note"

@@ -161,14 +161,17 @@ class TestResume:
         assert again[1]["after"]["mae"] == whole[1]["after"]["mae"]
         assert len(path.read_text().splitlines()) == 3
 
-    def test_other_settings_begin_anew(self, tmp_path):
-        """Results of another model or setting are never taken over."""
+    def test_results_of_other_settings_are_neither_taken_over_nor_lost(self, tmp_path):
+        """With --resume they are refused; without it they are replaced."""
         path = tmp_path / "pictures.jsonl"
         with Journal(path, {"run": 1}, resume=False) as journal:
             journal.add({"row": 7})
         with Journal(path, {"run": 1}, resume=True) as journal:
             assert journal.done == {7: {"row": 7}}
-        with Journal(path, {"run": 2}, resume=True) as journal:
+        with pytest.raises(DataError, match=r"pictures\.jsonl: holds results of other"):
+            Journal(path, {"run": 2}, resume=True)
+        assert json.loads(path.read_text().splitlines()[1]) == {"row": 7}
+        with Journal(path, {"run": 2}, resume=False) as journal:
             assert not journal.done
 
 

@@ -189,6 +189,17 @@ class TestIsEmpty:
         assert metrics.is_empty(mask) is expected
 
 
+class TestIsMissed:
+    @pytest.mark.parametrize(("marked", "expected"), [(0, True), (9, True), (10, False)])
+    def test_a_tenth_is_the_limit(self, marked, expected):
+        """Of a figure of 100 pixels, 9 are too few; what is marked beside it does not count."""
+        truth = np.zeros((1000, 1000), bool)
+        truth[0, :100] = True
+        predicted = np.zeros_like(truth)
+        predicted[0, :marked] = predicted[500:] = True
+        assert metrics.is_missed(predicted, truth) is expected
+
+
 class TestVisualConsistency:
     image = Image.fromarray(data.astronaut()).resize((200, 150))
 

@@ -351,3 +351,9 @@ def test_flipping_and_moving_a_real_photo(real: HumanSegmenter, astronaut: Image
     assert iou(plain, flipped) >= 0.75
     bordered = ImageOps.expand(astronaut, 40, "white")
     assert iou(plain, np.asarray(real.mask(bordered))[40:-40, 40:-40]) >= 0.75
+
+
+def test_an_option_that_does_not_exist_is_named() -> None:
+    """Whatever it may mean: the message lists the options that there are."""
+    with pytest.raises(OptionError, match=r"HumanSegmenter has no option max_people\. The opt"):
+        HumanSegmenter(max_people=1)

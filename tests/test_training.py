@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from PIL import Image, ImageDraw
 from torchvision import tv_tensors
 from typer.testing import CliRunner
 
+from finetune import training_state
 from finetune.__main__ import app
 from finetune.augment import LowResolution
 from finetune.batch_norm import calibrate
@@ -216,6 +218,78 @@ def test_resume_with_other_arguments_is_refused(data: Path, finished: Path) -> N
         train(config(data, finished, seed=5), resume=True)
 
 
+def test_resume_with_other_pictures_is_refused(data: Path, finished: Path, tmp_path: Path) -> None:
+    """A manifest that has lost a training picture since is an error, and the run is kept."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = (out / "last.pt").read_bytes()
+    shorter = tmp_path / "data"
+    shutil.copytree(data.parent, shorter)
+    lines = data.read_text().splitlines()
+    gone = next(row for row in read_manifest(data) if row.split == "train" and not held_back(row))
+    kept = [line for line in lines if json.loads(line)["image"] != gone.image.name]
+    (shorter / data.name).write_text("\n".join(kept))
+    content = torch.load(out / "last.pt", weights_only=True)
+    content["arguments"]["manifests"] = [str(shorter / data.name)]
+    torch.save(content, out / "last.pt")
+    before = (out / "last.pt").read_bytes()
+    with pytest.raises(DataError, match=r"last\.pt: was trained on other pictures"):
+        train(config(shorter / data.name, out), resume=True)
+    assert (out / "last.pt").read_bytes() == before
+
+
+def test_finish_without_measurements_takes_the_last_weights(data: Path, tmp_path: Path) -> None:
+    """Where nothing was measured, the best weights are the newest, not those of some step."""
+    options = ("--epochs", "50", "--validation-pictures", "0", "--full-decoder-steps", "0")
+    arguments = command(data, tmp_path, *options)
+    stop = ("--minutes", "0.001")
+    assert run([*arguments, *stop, "--validate-every", "1"]).returncode == 130
+    assert run([*arguments, *stop, "--resume"]).returncode == 130
+    stopped = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert run([*arguments, "--finish"]).returncode == 0
+    final = torch.load(tmp_path / "u2net_finetuned.pth", weights_only=True)
+    key = "stage1.rebnconvin.conv_s1.weight"
+    torch.testing.assert_close(final[key], stopped["model"][key])
+
+
+def test_training_from_cut_outs_alone(tmp_path: Path) -> None:
+    """No photo to train or to validate with: composites are measured, and the run ends well."""
+    rng, rows = random.Random(3), []
+    for number in range(40):
+        picture = Image.effect_noise((90, 120), 60).convert("RGB")
+        if number < 30:
+            alpha = Image.new("L", picture.size)
+            ImageDraw.Draw(alpha).ellipse((20, 10, 70, 100 + rng.randrange(15)), fill=255)
+            picture.putalpha(alpha)
+        picture.save(tmp_path / f"{number}.png")
+        mask = "alpha" if number < 30 else None
+        # Enough to validate with, whatever chance says.
+        split = "val" if number % 10 == 0 else "train"
+        rows.append({"image": f"{number}.png", "mask": mask, "source": "made", "split": split})
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row | {"licence": "CC0-1.0"}) + "\n" for row in rows))
+    done = run(command(manifest, tmp_path / "run", *QUICK, "--full-decoder-steps", "0"))
+    assert done.returncode == 0, done.stderr
+    history = json.loads((tmp_path / "run" / "last.json").read_text())["history"]
+    assert "composites/iou" in history[-1]
+    assert "photos/iou" not in history[-1]
+
+
+def test_training_goes_on_if_only_scenes_are_held_back(data: Path, tmp_path: Path) -> None:
+    """Nobody to validate with is no reason not to train."""
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    held = {row.image.name for row in read_manifest(data) if held_back(row)}
+    kept = [row for row in rows if row["mask"] is None or row["image"] not in held]
+    scene = next(row for row in kept if row["mask"] is None)
+    scene["split"] = "val"
+    shutil.copytree(data.parent, tmp_path / "data")
+    manifest = tmp_path / "data" / "few.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    done = run(command(manifest, tmp_path / "run", *QUICK, "--full-decoder-steps", "0"))
+    assert done.returncode == 0, done.stderr
+    assert "nobody is held back" in done.stdout
+
+
 def test_bfloat16_follows_float32(data: Path, finished: Path, tmp_path: Path) -> None:
     """--precision bf16: the losses are nearly the same, the weights stay float32."""
     options = ("--precision", "bf16", "--full-decoder-steps", "1")
@@ -244,9 +318,31 @@ def test_echoed_run_prepares_fewer_pictures_and_resumes(
     assert len(losses(stopped)) < 6
     assert run(command(data, stopped, *options, "--resume")).returncode == 0
     np.testing.assert_allclose(losses(stopped), losses(whole), rtol=1e-5)
-    refused = run(command(data, tmp_path / "refused", "--echo", "0"))
-    assert refused.returncode == 2
-    assert "--echo is 0" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--size", "0"),
+        ("--batch", "0"),
+        ("--epochs", "0"),
+        ("--rate", "-1"),
+        ("--ema", "2"),
+        ("--seed", "-1"),
+        ("--workers", "-1"),
+        ("--echo", "0"),
+        ("--validate-every", "0"),
+        ("--save-every", "0"),
+        ("--minutes", "-1"),
+    ],
+)
+def test_an_impossible_number_is_refused(option: str, value: str, tmp_path: Path) -> None:
+    """The message names the option; nothing is written."""
+    arguments = ["train", "--manifest", "none", "--out", str(tmp_path / "run"), option, value]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert option in done.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_existing_run_is_not_overwritten(data: Path, finished: Path) -> None:
@@ -293,6 +389,16 @@ def test_two_processes_compute_the_gradients_of_one(data: Path, tmp_path: Path) 
     assert double.returncode == 0, double.stderr
     assert json.loads((two / "last.json").read_text())["processes"] == 2
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
+    # Both stop after the same step, although each has a clock of its own.
+    longer = [*launched[1:], "--epoch-size", "4000", "--minutes", "0.05"]
+    longer[longer.index(str(two))] = str(tmp_path / "stopped")
+    stopped = run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *longer],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )
+    assert "go on with --resume" in stopped.stdout, stopped.stderr
+    assert len(losses(tmp_path / "stopped")) >= 1
+    assert "Connection closed" not in stopped.stderr
     first = torch.load(one / "last.pt", weights_only=True)["raw"]
     second = torch.load(two / "last.pt", weights_only=True)["raw"]
     for key, value in first.items():
@@ -560,6 +666,38 @@ def test_held_back_rows_do_not_depend_on_the_others() -> None:
     share = sum(map(held_back, rows)) / len(rows)
     assert 0.06 < share < 0.10
     assert held_back(Row(Path("x"), None, "a", "val"))
+
+
+def test_crops_of_a_photo_and_pictures_that_look_alike_are_held_back_together() -> None:
+    """What training has seen of a photo does not judge it, and its copies do not either."""
+    answers = Counter()
+    for number in range(400):
+        crops = [Row(Path(f"{number}-p{crop}.jpg"), None, "a", "train") for crop in (1, 2, 13)]
+        alike = [
+            Row(Path(f"{source}{number}.jpg"), None, source, "train", extra={"group": f"{number}"})
+            for source in "abc"
+        ]
+        for rows in (crops, alike):
+            assert len(set(map(held_back, rows))) == 1
+            answers[held_back(rows[0])] += 1
+    assert 30 < answers[True] < 100
+
+
+def test_commit_is_that_of_this_project_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installed below somebody's own checkout, no commit is recorded."""
+    module = tmp_path / "site-packages" / "finetune" / "training_state.py"
+    module.parent.mkdir(parents=True)
+    for words in (
+        ["init"],
+        [*["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "a"]],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)  # noqa: S607
+    monkeypatch.setattr(training_state, "__file__", str(module))
+    assert training_state.git_commit() is None
+    (tmp_path / "site-packages" / "pyproject.toml").touch()
+    assert training_state.git_commit() is not None
 
 
 def test_benchmark_compares_every_loop_with_the_plain_one() -> None:

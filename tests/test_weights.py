@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -110,3 +112,25 @@ def test_own_files_have_no_checksum(tmp_path):
     own = tmp_path / "own.onnx"
     own.write_bytes(b"anything")
     assert find_weights(own).read() == b"anything"
+
+
+@pytest.mark.parametrize("home", ["unknown", "closed"])
+def test_without_a_usable_home_the_bundled_file_is_taken(home, tmp_path):
+    """As in a container with a random user id, or a service that gave up root's rights."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    code = f"""
+import os, pathlib, sys
+from u2net_human_plugin import weights, doctor
+for name in ("HOME", "U2NET_HOME", "REMBG_HOME", "XDG_DATA_HOME"):
+    os.environ.pop(name, None)
+if {home!r} == "closed":
+    os.environ["HOME"] = {str(closed)!r}
+if hasattr(os, "setuid") and os.getuid() == 0:
+    os.setuid(54321)
+elif {home!r} == "unknown":
+    os.path.expanduser = lambda path: path
+print(weights.find_weights().origin, doctor._weights().state)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["bundled", "ok"], done.stderr

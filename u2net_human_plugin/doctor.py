@@ -82,7 +82,8 @@ def examine() -> Iterator[Finding]:
     for host in HOSTS:
         yield _host(host, inside.get(host))
     if not inside:
-        yield Finding("hosts", "wrong", f"none in this environment ({sys.prefix})")
+        text = f"none in this environment ({sys.prefix}); only HumanSegmenter can be used"
+        yield Finding("hosts", "note", text)
     yield _weights()
     yield from _onnxruntime()
 
@@ -150,8 +151,8 @@ def _host(host: str, inside: _Inside | None) -> Finding:
 
 
 def _weights() -> Finding:
-    file = find_weights()
     try:
+        file = find_weights()
         file.read()
         made_from = provenance().get("made_from")
     except (PluginError, OSError, ValueError) as error:

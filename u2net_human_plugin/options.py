@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -110,6 +110,12 @@ class Options:
             elif meant := _misspelt(key):
                 raise OptionError(f'There is no option "{key}"; did you mean "{meant}"? {_list()}')
         return dataclasses.replace(self, **values) if values else self
+
+
+def refuse_unknown(names: Iterable[str], owner: str) -> None:
+    """Raise OptionError if one of ``names`` is none of the options of ``owner``."""
+    if unknown := sorted(set(names) - _ACCEPTED.keys()):
+        raise OptionError(f"{owner} has no option {', '.join(unknown)}. {_list()}")
 
 
 def _from_text(name: str, text: str, shown: str) -> Any:

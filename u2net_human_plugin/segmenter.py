@@ -19,7 +19,7 @@ from PIL import Image
 from . import people
 from .errors import DataError, WeightsError
 from .network import Network, load_onnx
-from .options import Options
+from .options import Options, refuse_unknown
 from .paste import paste
 from .preprocess import SIZE, brightest_value, network_input, to_rgb
 from .refine import enlarge, sharpen
@@ -60,6 +60,7 @@ class HumanSegmenter:
         **choices: Any,
     ) -> None:
         options = options if options is not None else Options.from_environment()
+        refuse_unknown(choices, "HumanSegmenter")
         self.options = dataclasses.replace(options, **choices)
         self.network = network if network is not None else load_onnx(find_weights(weights))
         self.detector = detector if detector is not None else find_people

@@ -67,12 +67,12 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> WeightsFile:
     from a host's free-form options.
     """
     if path is not None:
-        return WeightsFile(Path(path).expanduser(), "given")
+        return WeightsFile(_expanded(path), "given")
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
-        return WeightsFile(Path(named).expanduser(), "environment")
+        return WeightsFile(_expanded(named), "environment")
     for candidate in model_directory_files():
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # noqa: PTH113 - Path.is_file raises in a closed folder
             return WeightsFile(candidate, "model directory")
     return bundled("onnx")
 
@@ -106,6 +106,14 @@ def model_directory_files() -> list[Path]:
         or (Path(data_home, "rembg") if data_home else "~/.rembg")
     )
     return [
-        Path(home).expanduser() / "models" / MODEL_NAME / file,
-        Path(legacy).expanduser() / file,
+        _expanded(home) / "models" / MODEL_NAME / file,
+        _expanded(legacy) / file,
     ]
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    """``path`` with a leading ~ replaced, where it is known what home that is.
+
+    ``Path.expanduser`` raises for users without one, as in many containers.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
