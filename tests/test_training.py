@@ -241,7 +241,7 @@ def test_resume_with_other_pictures_is_refused(data: Path, finished: Path, tmp_p
 def test_finish_without_measurements_takes_the_last_weights(data: Path, tmp_path: Path) -> None:
     """Where nothing was measured, the best weights are the newest, not those of some step."""
     options = ("--epochs", "50", "--validation-pictures", "0", "--full-decoder-steps", "0")
-    arguments = command(data, tmp_path, *options)
+    arguments = command(data, tmp_path, *options, "--warmup", "0", "--rate", "0.01")
     stop = ("--minutes", "0.001")
     assert run([*arguments, *stop, "--validate-every", "1"]).returncode == 130
     assert run([*arguments, *stop, "--resume"]).returncode == 130
