@@ -127,7 +127,7 @@ def slice_table(title: str, groups: Mapping[str, Any]) -> str:
         "|---|---|" + "---|" * len(shown),
     ]
     for name, scores in groups.items():
-        cells = [_arrow(scores.get(metric)) for metric in shown]
+        cells = [_arrow(scores.get(metric), scores["pictures"]) for metric in shown]
         lines.append(f"| {name} | {scores['pictures']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -234,14 +234,15 @@ def _cell(estimate: Mapping[str, float | None], signed: bool) -> str:
     return text
 
 
-def _arrow(entry: Mapping[str, Any] | None) -> str:
+def _arrow(entry: Mapping[str, Any] | None, pictures: int | None = None) -> str:
+    """Before → after; with the number of pictures if it is not that of the whole line."""
     if entry is None:
         return "–"
     difference = entry["difference"]
     text = f"{entry['before']['mean']:.3f} → {entry['after']['mean']:.3f}"
     if difference["low"] is not None:
         text += f" [{difference['low']:+.3f}, {difference['high']:+.3f}]"
-    return text
+    return text if pictures in (None, entry["pictures"]) else f"{text} ({entry['pictures']})"
 
 
 def _empty_scenes_line(scenes: Mapping[str, Any]) -> str:

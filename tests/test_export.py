@@ -214,21 +214,36 @@ class TestGate:
     def test_what_counts_as_worse(self, change, refused, where):
         """The rule of the docstring, overall, within one source, and for empty scenes."""
         fine, judged = difference(0.1, 0.1, 0.1), difference(*change)
+        same = difference(0, 0, 0)
         report = {
             "overall": {"iou": fine, "boundary_iou": judged if where == "overall" else fine},
             "slices": {"source": {"s": {"iou": judged if where == "source" else fine}}},
-            "empty_scenes": {"left_empty": judged if where == "empty" else fine},
+            "empty_scenes": {"left_empty": judged if where == "empty" else fine, "mae": same},
         }
         assert bool(objections(report)) is refused
 
-    def test_mae_does_not_decide(self):
-        """Soft masks may differ in confidence; only the three guarded scores count."""
+    @pytest.mark.parametrize(
+        ("change", "refused"),
+        [
+            ((-0.3, -0.4, -0.2), False),
+            ((0.0015, 0.001, 0.002), False),
+            ((0.003, 0.001, 0.004), True),
+            ((0.02, -0.01, 0.05), True),
+        ],
+        ids=["better", "hardly worse", "clearly worse", "much worse, though uncertain"],
+    )
+    @pytest.mark.parametrize("where", ["overall", "empty"])
+    def test_people_must_not_become_transparent(self, change, refused, where):
+        """A mask of 130 on people and 125 elsewhere has the same IoU; its MAE gives it away."""
+        same, judged = difference(0, 0, 0), difference(*change)
         report = {
-            "overall": {"mae": difference(-0.5, -0.6, -0.4)},
+            "overall": {"iou": same, "mae": judged if where == "overall" else same},
             "slices": {},
-            "empty_scenes": None,
+            "empty_scenes": {"left_empty": same, "mae": judged if where == "empty" else same},
         }
-        assert objections(report) == []
+        found = objections(report)
+        assert bool(found) is refused
+        assert all("mae rose from" in objection for objection in found)
 
 
 #: Installs two sets in turn for ever; each file's content names its set.
