@@ -215,7 +215,7 @@ def test_single_options_can_be_given_by_name() -> None:
     assert segmenter.options == Options("yolo", "center")
     with pytest.raises(OptionError, match="crop='YOLO'"):
         HumanSegmenter(network=Light(), crop="YOLO")
-    with pytest.raises(TypeError, match="crops"):
+    with pytest.raises(OptionError, match="crops"):
         HumanSegmenter(network=Light(), crops="yolo")
 
 
