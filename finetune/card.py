@@ -25,7 +25,7 @@ from u2net_human_plugin.preprocess import SIZE
 
 from .example_pictures import hard_cases, options_shown
 from .files import written_atomically
-from .report import METRICS, TRUSTED, crop_table, slice_table, tables
+from .report import METRICS, TRUSTED, crop_table, share_line, slice_table, tables
 from .sheets import save_sheet
 
 CARD = Path("model_cards/u2net_human_ft.md")
@@ -160,19 +160,13 @@ def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str,
         trusted = report["slices"].get(TRUSTED, {})
         groups |= {f"{name}, no doubt about the mask": trusted[name] for name in trusted}
         parts.append(slice_table("pictures of", groups))
-        shares = []
         if missed := (report["overall"] or {}).get("missed"):
-            shares.append(("Pictures whose people are missed altogether", missed))
+            title = "Pictures whose people are missed altogether"
+            parts.append(share_line(title, missed, missed["pictures"]))
         if scenes := report["empty_scenes"]:
-            left = {"pictures": scenes["pictures"], **scenes["left_empty"]}
-            shares.append(("Empty scenes left empty", left))
-        parts += [_share_line(title, entry) for title, entry in shares]
+            title = "Empty scenes left empty"
+            parts.append(share_line(title, scenes["left_empty"], scenes["pictures"]))
     return "\n\n".join(parts)
-
-
-def _share_line(title: str, entry: Mapping[str, Any]) -> str:
-    before, after = (100 * entry[model]["mean"] for model in ("before", "after"))
-    return f"{title}: {before:.1f} % → {after:.1f} % of {entry['pictures']}."
 
 
 def fill_results(readme: str, name: str, results: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
+
+from .report import METRICS
 
 #: Scores that new weights must not make worse. The first three are of masks cut at one half; the
 #: last, of which less is better, also sees people who become transparent, and haze around them.
@@ -24,27 +26,27 @@ def objections(report: Mapping[str, Any]) -> list[str]:
     share left empty.
     """
     return [
-        f"{where}: {score} {'rose' if score == 'mae' else 'fell'} from "
+        f"{where}: {score} {'fell' if more_is_better else 'rose'} from "
         f"{entry['before']['mean']:.4f} to {entry['after']['mean']:.4f}"
-        for where, score, entry in _guarded(report)
-        if _worse(entry["difference"], -1 if score == "mae" else 1)
+        for where, score, more_is_better, entry in _guarded(report)
+        if _worse(entry["difference"], more_is_better)
     ]
 
 
-def _guarded(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _guarded(report: Mapping[str, Any]) -> Iterator[tuple[str, str, bool, Mapping[str, Any]]]:
     groups = {"all pictures": report["overall"] or {}, **report["slices"].get("source", {})}
     for where, scores in groups.items():
         for score in GUARDED:
             if score in scores:
-                yield where, score, scores[score]
-    if report["empty_scenes"]:
-        yield "empty scenes", "the share left empty", report["empty_scenes"]["left_empty"]
-        yield "empty scenes", "mae", report["empty_scenes"]["mae"]
+                yield where, score, METRICS[score][1], scores[score]
+    if scenes := report["empty_scenes"]:
+        yield "empty scenes", "the share left empty", True, scenes["left_empty"]
+        yield "empty scenes", "mae", METRICS["mae"][1], scenes["mae"]
 
 
-def _worse(difference: Mapping[str, float | None], sign: Literal[1, -1]) -> bool:
-    """``sign``: 1 if more is better, -1 if less is."""
-    mean, end = difference["mean"], difference["high" if sign == 1 else "low"]
+def _worse(difference: Mapping[str, float | None], more_is_better: bool) -> bool:
+    sign = 1 if more_is_better else -1
+    mean, end = difference["mean"], difference["high" if more_is_better else "low"]
     assert mean is not None
     clearly = end is not None and sign * end < 0
     return sign * mean < -UNBEARABLE or (clearly and sign * mean < -TOLERATED)

@@ -96,7 +96,9 @@ def tables(report: Mapping[str, Any]) -> str:
     if report["overall"]:
         parts.append(overall_table(report["overall"]))
     if report["empty_scenes"]:
-        parts.append(_empty_scenes_line(report["empty_scenes"]))
+        scenes = report["empty_scenes"]
+        title = "Empty scenes left empty (mask under 0.5 % of the picture)"
+        parts.append(share_line(title, scenes["left_empty"], scenes["pictures"]))
     parts += [slice_table(title, groups) for title, groups in report["slices"].items()]
     return "\n\n".join(parts)
 
@@ -245,9 +247,7 @@ def _arrow(entry: Mapping[str, Any] | None, pictures: int | None = None) -> str:
     return text if pictures in (None, entry["pictures"]) else f"{text} ({entry['pictures']})"
 
 
-def _empty_scenes_line(scenes: Mapping[str, Any]) -> str:
-    before, after = (100 * scenes["left_empty"][model]["mean"] for model in ("before", "after"))
-    return (
-        f"Empty scenes left empty (mask under 0.5 % of the picture): {before:.1f} % → "
-        f"{after:.1f} % of {scenes['pictures']}."
-    )
+def share_line(title: str, shares: Mapping[str, Any], pictures: int) -> str:
+    """Before → after of a share of ``pictures``, in per cent."""
+    before, after = (100 * shares[model]["mean"] for model in ("before", "after"))
+    return f"{title}: {before:.1f} % → {after:.1f} % of {pictures}."

@@ -250,9 +250,10 @@ class StopRequest:
         """
         if time.monotonic() > self.deadline:
             self.reason = "time is up"
-        asked = torch.tensor(float(bool(self.reason)), device=accelerator.device)
+        asked = bool(self.reason)
         if accelerator.num_processes > 1:
-            asked = accelerator.reduce(asked, "sum")
+            answer = torch.tensor(float(asked), device=accelerator.device)
+            asked = bool(accelerator.reduce(answer, "sum"))
         if asked:
             raise Stop(self.reason or "another process was asked to stop")
 

@@ -120,7 +120,7 @@ def test_without_a_usable_home_the_bundled_file_is_taken(home, tmp_path):
     """As in a container with a random user id, or a service that gave up root's rights."""
     closed = tmp_path / "closed"
     code = f"""
-import os, pathlib, sys
+import os
 from u2net_human_plugin import weights, doctor
 for name in ("HOME", "U2NET_HOME", "REMBG_HOME", "XDG_DATA_HOME"):
     os.environ.pop(name, None)
