@@ -114,6 +114,15 @@ def test_a_part_that_is_dark_all_over_is_nobody() -> None:
     assert iou(HumanSegmenter(network=Light(), options=options).mask(scene), person) > 0.9
 
 
+def test_one_bright_pixel_leaves_a_small_person_in_a_dark_picture() -> None:
+    """The closer look has the first look's light, which does not know of a single pixel."""
+    person = (700, 500, 790, 720)
+    dark = people_of_light(SCENE, person).point(lambda value: value * 0.15)
+    dark.putpixel((40, 40), (255, 255, 255))
+    mask = HumanSegmenter(network=Light(), options=Options(crop="self")).mask(dark)
+    assert iou(mask, person) > 0.9
+
+
 def test_a_person_cut_by_the_box_shows_no_seam() -> None:
     """A tall figure of which the detector saw the middle third: no step along the border.
 

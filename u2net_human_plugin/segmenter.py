@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .errors import DataError, WeightsError
 from .network import Network, load_onnx
 from .options import Options, refuse_unknown
 from .paste import paste
-from .preprocess import SIZE, brightest_value, network_input, to_rgb
+from .preprocess import SIZE, brightest_value, normalize, reduced, to_rgb
 from .refine import enlarge, sharpen
 from .regions import without_weak_regions
 from .weights import find_weights
@@ -79,7 +79,11 @@ class HumanSegmenter:
         """
         options = options if options is not None else self.options
         rgb = to_rgb(_checked(image))
-        coarse = self._alphas([rgb], options)[0]
+        small = reduced(rgb, self._size)
+        # All further looks are in this one's light. The brightest of the full-size pixels may
+        # be one in a million, which this look never saw.
+        brightest = brightest_value(small)
+        coarse = self._alphas([small], brightest, options)[0]
         mask = _full_size(coarse, rgb, options)
         if options.crop == "off" and not options.chooses_persons:
             return mask
@@ -87,7 +91,7 @@ class HumanSegmenter:
         regions = people.locate(coarse, rgb.size)
         overlooked = regions[:0]
         if options.crop != "off":
-            overlooked = self._overlooked(regions, rgb, options)
+            overlooked = self._overlooked(regions, rgb, brightest, options)
             regions = np.concatenate((regions, overlooked))
         boxes = regions
         if options.crop == "yolo":
@@ -101,7 +105,7 @@ class HumanSegmenter:
             if not options.chooses_persons:
                 places = np.concatenate((places, people.apart_xyxy(regions, boxes)))
             closer = people.crops_xyxy(places, rgb.size)
-            alphas = self._alphas_of_parts(rgb, closer, options)
+            alphas = self._alphas_of_parts(rgb, closer, brightest, options)
             for box, alpha in zip(closer, alphas, strict=True):
                 paste(mask, _full_size(alpha, rgb.crop(box), options), box)
         if options.chooses_persons:
@@ -113,32 +117,38 @@ class HumanSegmenter:
         return np.asarray(self.mask(image, options), np.float32) / np.float32(255)
 
     def _overlooked(
-        self, regions: people.Boxes, rgb: Image.Image, options: Options
+        self, regions: people.Boxes, rgb: Image.Image, brightest: int, options: Options
     ) -> people.Boxes:
         """Boxes (N,4) xyxy of people in parts of the picture, apart from the whole's regions."""
         parts = people.parts_xyxy(regions, rgb.size)
         found = [regions[:0]]
-        alphas = self._alphas_of_parts(rgb, parts, options)
+        alphas = self._alphas_of_parts(rgb, parts, brightest, options)
         for (left, top, right, bottom), alpha in zip(parts, alphas, strict=True):
             boxes = people.locate(alpha, (right - left, bottom - top), seen=people.SURE_IN_PART)
             found.append(boxes + np.array([left, top, left, top], np.float32))
         apart = people.apart_xyxy(np.concatenate(found), regions)
         return people.joined_xyxy(apart, at_most=len(apart))  # whom two parts show is one
 
+    @property
+    def _size(self) -> int:
+        return self.network.size or SIZE
+
     def _alphas_of_parts(
-        self, rgb: Image.Image, parts_xyxy: Sequence[tuple[int, int, int, int]], options: Options
+        self,
+        rgb: Image.Image,
+        parts_xyxy: Iterable[tuple[int, int, int, int]],
+        brightest: int,
+        options: Options,
     ) -> npt.NDArray[np.float32]:
         """Looks at parts of a picture, in its own light: (N,h,w) in 0…1."""
-        # A pass over all pixels, which most pictures can do without.
-        brightest = brightest_value(rgb) if parts_xyxy else None
-        return self._alphas(map(rgb.crop, parts_xyxy), options, brightest)
+        views = (reduced(rgb.crop(part), self._size) for part in parts_xyxy)
+        return self._alphas(views, brightest, options)
 
     def _alphas(
-        self, views: Iterable[Image.Image], options: Options, brightest: int | None = None
+        self, views: Iterable[npt.NDArray[np.uint8]], brightest: int, options: Options
     ) -> npt.NDArray[np.float32]:
-        """(N,h,w) in 0…1, from one batch. ``brightest``: see :func:`network_input`."""
-        size = self.network.size or SIZE
-        inputs = [network_input(view, size, brightest) for view in views]
+        """(N,h,w) in 0…1, from one batch. ``brightest``: see :func:`normalize`."""
+        inputs = [normalize(view, brightest) for view in views]
         if not inputs:
             return np.empty((0, 1, 1), np.float32)
         batch = np.stack(inputs)
