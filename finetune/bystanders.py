@@ -11,13 +11,11 @@ from PIL import Image
 
 from u2net_human_plugin.people import clip_xyxy, crops_xyxy
 
-from .manifest import Row
+from .manifest import LABELLED, Row
 
 if TYPE_CHECKING:
     from .predictors import Segment
 
-#: A person box of which the mask covers less than this holds somebody whom the mask leaves out.
-LABELLED_SHARE = 0.3
 #: Alpha from here on is a person for sure, and up to one minus it nobody.
 SURE = 0.9
 #: Whoever is found fills at least this share of the box, as far as the mask leaves it bare; with
@@ -36,7 +34,7 @@ def left_out(row: Row, mask: Image.Image) -> list[Box]:
     found = []
     for left, top, right, bottom in clip_xyxy(row.boxes_xyxy, mask.size).tolist():
         inside = np.asarray(mask.crop((round(left), round(top), round(right), round(bottom))))
-        if inside.size and inside.mean() < 255 * LABELLED_SHARE:
+        if inside.size and inside.mean() < 255 * LABELLED:
             found.append((left, top, right, bottom))
     return found
 

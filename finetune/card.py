@@ -23,6 +23,7 @@ from u2net_human_plugin import weights
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import SIZE
 
+from .evaluate import Settings
 from .example_pictures import hard_cases, options_shown
 from .files import written_atomically
 from .report import METRICS, TRUSTED, crop_table, share_line, slice_table, tables
@@ -133,9 +134,13 @@ def render_card(
         provenance=provenance,
         size=SIZE,
         runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
-        reports=[{**report, "tables": tables(report)} for report in reports],
+        reports=[
+            {**report, "tables": tables(report), "command": evaluation_command(report)}
+            for report in reports
+        ],
         weakest=weakest(reports),
         crop=crop_table(crops) if crops else None,
+        crop_commands=[evaluation_command(report) for report in crops],
         pictures="examples.jpg" if (parts / "examples.jpg").is_file() else None,
         log=log,
         sources=list(_sources(parts, runs)),
@@ -149,6 +154,8 @@ def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str,
     if not provenance.get("training"):
         parts.append("The bundled weights are the official U²-Netp, not yet fine-tuned.")
     for report in reports:
+        if not report["models"]["before"]["spec"].startswith("minmax:"):
+            continue  # README compares with what rembg's users have; the card has all reports
         parts.append(
             f"**{report['title']}** ({report['pictures']} pictures; before → after, in brackets "
             "the 95 % interval of the difference):"
@@ -200,11 +207,21 @@ def weakest(reports: Sequence[Mapping[str, Any]], count: int = 5) -> str:
 
 def training_runs(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The records of the runs that made the weights, first to last; none: not fine-tuned."""
-    runs, record = [], provenance.get("training")
-    while record:
-        runs.append(record)
-        record = record.get("started_from")
-    return runs[::-1]
+    runs: dict[str, dict[str, Any]] = {}
+
+    def collect(record: dict[str, Any] | None) -> None:
+        if record is None:
+            return
+        collect(record.get("started_from"))
+        for mixed in record.get("interpolated", ()):
+            collect(mixed.get("training"))
+        if "arguments" in record:
+            # One run may have led here by several ways: once on, once mixed in.
+            key = [record.get(name) for name in ("arguments", "commit", "step", "seconds")]
+            runs[json.dumps(key)] = record
+
+    collect(provenance.get("training"))
+    return list(runs.values())
 
 
 def training_command(arguments: Mapping[str, Any]) -> str:
@@ -216,6 +233,21 @@ def training_command(arguments: Mapping[str, Any]) -> str:
         for entry in values if isinstance(values, list) else [values]:
             if entry is not None:
                 words += [option, str(entry)]
+    return shlex.join(words)
+
+
+def evaluation_command(report: Mapping[str, Any]) -> str:
+    """The command line that wrote ``report``."""
+    settings = report["settings"]
+    words = ["python", "-m", "finetune", "evaluate", "--manifest", settings["manifest"]]
+    words += ["--split", settings["split"]]
+    for source in settings.get("sources", ()):
+        words += ["--source", source]
+    if settings.get("limit"):
+        words += ["--limit", str(settings["limit"])]
+    for model in ("before", "after"):
+        words += [f"--{model}", report["models"][model]["spec"]]
+    words += ["--consistency", str(settings.get("consistency", Settings.consistency))]
     return shlex.join(words)
 
 

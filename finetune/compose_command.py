@@ -3,8 +3,8 @@ r"""python -m finetune compose: render composites to a folder, for evaluation.
     python -m finetune compose --manifest data/manifest.jsonl --out runs/composites
 
 From the people and scenes that `train` holds back (or of another split) it makes pictures
-unlike the training photos: one to five people, 5 % to 130 % of the picture's height,
-overlapping, cut by the frame; and empty scenes. The manifest it writes says for each how
+unlike the training photos: one to five people, mostly 5 % to 130 % of the picture's
+height, overlapping, cut by the frame; and empty scenes. The manifest it writes says for each how
 many people it holds and how tall the largest stands. Small figures in large pictures:
 
     python -m finetune compose --manifest data/manifest.jsonl --out runs/small \
@@ -22,8 +22,9 @@ import typer
 from u2net_human_plugin.errors import PluginError
 
 from .compose import HEIGHT_BANDS, LONGEST_SIDE
-from .dataset import Material, Mix, PeopleDataset, held_back
+from .dataset import Material, Mix, PeopleDataset
 from .files import written_atomically
+from .holdout import in_split
 from .manifest import Row, read_manifest, write_manifest
 
 
@@ -33,8 +34,8 @@ def compose(
     count: Annotated[int, typer.Option(help="Pictures with people.")] = 200,
     empty: Annotated[int, typer.Option(help="Scenes without people.")] = 100,
     split: Annotated[
-        str, typer.Option(help="held-back (what train validates with), train or test.")
-    ] = "held-back",
+        str, typer.Option(help="val (what train holds back), train, test or all.")
+    ] = "val",
     source: Annotated[
         list[str] | None, typer.Option(help="People from this source alone; repeatable.")
     ] = None,
@@ -56,12 +57,12 @@ def compose(
 
     try:
         rows = [row for path in manifest for row in read_manifest(path)]
-        people = [row for row in rows if row.mask is not None and _in_split(row, split)]
+        people = [row for row in rows if row.mask is not None and in_split(row, split)]
         people = [row for row in people if not source or row.source in source]
         scenes = [row for row in rows if row.mask is None]
         # A test split may have no scenes of its own; those held back were not trained on, either.
-        scenes = [row for row in scenes if _in_split(row, split)] or [
-            row for row in scenes if _in_split(row, "held-back")
+        scenes = [row for row in scenes if in_split(row, split)] or [
+            row for row in scenes if in_split(row, "val")
         ]
         drawn = partial(
             PeopleDataset,
@@ -111,11 +112,3 @@ def render(dataset: PeopleDataset, out: Path, name: str, count: int) -> list[Row
         extra = {"persons": sample.persons, "person_height": round(sample.person_height, 4)}
         rows.append(Row(image.absolute(), mask and mask.absolute(), name, "val", licence, extra))
     return rows
-
-
-def _in_split(row: Row, split: str) -> bool:
-    if split == "held-back":
-        return row.split in ("train", "val") and held_back(row)
-    if split == "train":
-        return row.split == "train" and not held_back(row)
-    return row.split == split

@@ -6,8 +6,6 @@ process and any resumed run therefore sees the very same sequence.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -60,8 +58,6 @@ CLOTH = 0.7
 HUNG = 0.5
 #: How often a scene is what a photo shows beside its people, instead of an empty scene.
 BESIDE = 0.5
-#: What `prepare` appends to a photo's name for each crop of it.
-_CROP = re.compile(r"-p\d+(?=\.\w+$)")
 #: Tables that pick one of a trimap's values, as 255.
 _IS_UNKNOWN = [255 if value == UNKNOWN else 0 for value in range(256)]
 _IS_PERSON = [255 if value == 255 else 0 for value in range(256)]
@@ -121,19 +117,6 @@ class Material:
     def things(self) -> list[Row]:
         """Cut-outs of what is nobody."""
         return [row for row in self.rows if row.is_thing]
-
-
-def held_back(row: Row, share: float = 0.08) -> bool:
-    """Whether ``row`` belongs to validation: its split says so, or, by its name, chance does.
-
-    Chance has one answer for all crops of a photo and for all pictures that look alike.
-    """
-    if row.split == "val":
-        return True
-    alike = row.extra.get("group")
-    name = f"group-{alike}" if alike else f"{row.source}/{_CROP.sub('', row.image.name)}"
-    digest = hashlib.sha256(name.encode()).digest()
-    return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
 class PeopleDataset(Dataset[dict[str, Tensor]]):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import random
 import time
@@ -33,6 +34,7 @@ from u2net_human_plugin.options import Options
 from . import metrics
 from .bootstrap import RESAMPLES
 from .files import written_atomically
+from .holdout import in_split
 from .journal import Journal
 from .manifest import Row, load_alpha, load_image, read_manifest
 from .predictors import Predictor, load_predictor, sha256
@@ -54,7 +56,8 @@ class Settings:
     manifest: str
     split: str = "test"
     sources: tuple[str, ...] = ()
-    #: How many pictures are also measured for visual consistency (five more passes each).
+    #: How many pictures with people are also measured for visual consistency (five more passes
+    #: each).
     consistency: int = 50
     #: Measure only so many pictures, evenly drawn from the split; None, all.
     limit: int | None = None
@@ -68,7 +71,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="folder for the report; made if missing")],
     before: Annotated[str, typer.Option(help="the model to compare it with")] = "bundled",
     split: Annotated[
-        str, typer.Option(help="train, val (what train holds back), test, all")
+        str, typer.Option(help="val (what train holds back), train, test or all")
     ] = "test",
     source: Annotated[list[str] | None, typer.Option(help="only this source; repeatable")] = None,
     crop: Annotated[
@@ -76,7 +79,7 @@ def evaluate(
         typer.Option(help="off, self or yolo, for both; for one: --after 'bundled?crop=self'"),
     ] = None,
     consistency: Annotated[
-        int, typer.Option(min=0, help="pictures also measured for visual consistency")
+        int, typer.Option(min=0, help="pictures with people also measured for consistency")
     ] = Settings.consistency,
     limit: Annotated[
         int | None, typer.Option(min=1, help="measure only so many pictures, evenly drawn")
@@ -121,7 +124,8 @@ def measure(
 
     Results that ``journal`` has already are taken from it.
     """
-    measured = set(evenly(range(len(rows)), settings.consistency))
+    people = [index for index, row in enumerate(rows) if not _is_empty_scene(row)]
+    measured = set(evenly(people, settings.consistency))
     done = journal.done if journal else {}
 
     def work(index: int) -> dict[str, Any]:
@@ -178,22 +182,13 @@ def choose_rows(settings: Settings) -> list[Row]:
     rows = [
         row
         for row in read_manifest(settings.manifest, check_files=False)
-        if _in_split(row, settings.split)
+        if in_split(row, settings.split)
         and (not settings.sources or row.source in settings.sources)
     ]
     if not rows:
         wanted = f"split {settings.split!r}" + "".join(f", source {s!r}" for s in settings.sources)
         raise DataError(f"{settings.manifest}: holds no picture of {wanted}.")
     return evenly(rows, settings.limit)
-
-
-def _in_split(row: Row, split: str) -> bool:
-    if split == "val":
-        from .dataset import held_back
-
-        # Also what the trainer held back of a manifest that names no validation pictures.
-        return row.split in ("train", "val") and held_back(row)
-    return split in ("all", row.split)
 
 
 def evenly(items: Sequence[T], count: int | None) -> list[T]:
@@ -206,7 +201,7 @@ def evenly(items: Sequence[T], count: int | None) -> list[T]:
 def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[str, Any]:
     image, truth = load_image(row), np.asarray(load_alpha(row))
     person = metrics.binary(truth)
-    empty_scene = row.mask is None or row.extra.get("persons") == 0
+    empty_scene = _is_empty_scene(row)
     if not empty_scene and not person.any():
         return {"reason": "its mask is empty, but its row does not call it an empty scene"}
     files = [row.image, *([row.mask] if isinstance(row.mask, Path) else [])]
@@ -237,6 +232,10 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
                 scores["consistency"] = metrics.visual_consistency(model.segment, image, mask)
         result[name] = scores
     return result
+
+
+def _is_empty_scene(row: Row) -> bool:
+    return row.mask is None or row.extra.get("persons") == 0
 
 
 def _height(person: metrics.Binary) -> float:
@@ -290,6 +289,7 @@ def _machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
+        "cores": os.cpu_count(),
     }
 
 

@@ -10,7 +10,6 @@ directory, where `rembg -m u2net_human_ft` and transparent-background look first
 from __future__ import annotations
 
 import copy
-import json
 import sys
 import tempfile
 from datetime import datetime, timezone
@@ -86,6 +85,7 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
     from u2net_human_plugin.checkpoint import load_checkpoint
     from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
 
+    from . import training_state
     from .files import written_atomically
     from .onnx_file import write_onnx
 
@@ -109,7 +109,7 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
         "version": u2net_human_plugin.__version__,
         "command": ["python", "-m", "finetune", *sys.argv[1:]],
         "difference_from_torch": difference,
-        "training": _training_record(checkpoint),
+        "training": training_state.record_of(checkpoint),
         "gate": None,
     }
 
@@ -169,21 +169,3 @@ def _present(folder: Path) -> str:
     present = weight_set.read(folder, NAME).get("onnx")
     path = present[0] if present else folder / f"{NAME}.onnx"
     return str(path) if path.is_file() else "bundled"
-
-
-def _training_record(checkpoint: Path) -> dict[str, Any] | None:
-    """The JSON twin that the trainer writes beside a checkpoint, without its loss curve.
-
-    If that run began with the result of another, "started_from" holds the other's record.
-    """
-    twin = checkpoint.with_suffix(".json")
-    if not twin.is_file():
-        return None
-    try:
-        record = json.loads(twin.read_text("utf-8"))
-    except ValueError:
-        raise WeightsError(f"{twin}: not JSON; it should describe {checkpoint.name}.") from None
-    init = record.get("arguments", {}).get("init")
-    earlier = _training_record(Path(init)) if init else None
-    kept = {key: value for key, value in record.items() if key != "losses"}
-    return {**kept, "started_from": earlier} if earlier else kept

@@ -23,7 +23,7 @@ from u2net_human_plugin.yolo import Detector
 from .coco_masks import draw_people
 from .files import written_atomically
 from .labelers import Labeler
-from .manifest import THRESHOLD, SizeError, alpha_of, has_alpha, open_image, upright
+from .manifest import LABELLED, THRESHOLD, SizeError, alpha_of, has_alpha, open_image, upright
 from .sources import Candidate, CocoMask
 from .splits import perceptual_hashes
 
@@ -36,8 +36,6 @@ NOBODY: tuple[Boxes, Scores] = np.zeros((0, 4), np.float32), np.zeros(0, np.floa
 
 #: Shares of the picture below and above which a mask counts as empty and as all-foreground.
 EMPTY, FULL = 1e-4, 0.999
-#: A person's box of which the mask covers less than this is not labelled.
-LABELLED = 0.35
 #: Boxes with a lower score or a smaller share of the picture raise no doubt about a mask.
 CLEAR_SCORE, CLEAR_SHARE = 0.5, 0.01
 #: A mask whose bounding box overlaps no person's box by this IoU disagrees with the detector.

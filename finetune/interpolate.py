@@ -15,10 +15,9 @@ no contour; the one with the lowest mean absolute error in `evaluate` is right.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,16 +50,19 @@ def interpolate(
                 f"{before} is the {first.variant} U²-Net, {after} the {second.variant}; only two "
                 "of a kind can be averaged."
             )
+        earlier = training_state.record_of(before)
+        record = training_state.record_of(after) or {}
     except PluginError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+    step: dict[str, Any] = {"before": "/".join(before.parts[-2:])}
+    step |= {"share": share, "temperature": temperature}
+    if earlier is not None and earlier != record.get("started_from"):
+        step["training"] = earlier
+    record["interpolated"] = [*record.get("interpolated", ()), step]
     start, end = first.state_dict(), second.state_dict()
     blend = {key: start[key].lerp(end[key], share) for key in end}
     second.load_state_dict(divided_logits(blend, temperature))
-    twin = after.with_suffix(".json")
-    record = json.loads(twin.read_text("utf-8")) if twin.is_file() else {}
-    step = {"before": "/".join(before.parts[-2:]), "share": share, "temperature": temperature}
-    record["interpolated"] = [*record.get("interpolated", ()), step]
     training_state.save(out, training_state.official_state(second), record)
     typer.echo(f"{out}")
 

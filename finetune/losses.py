@@ -53,8 +53,8 @@ def deep_supervision(
 def soft_iou_loss(predicted: Tensor, alpha: Tensor, weight: Tensor) -> Tensor:
     """One minus the IoU of soft masks, Σ min / Σ max, as the mean over the pictures.
 
-    A small person counts as much as a large one, whereas a pixel's cross-entropy counts the
-    same wherever it lies. Like :func:`finetune.metrics.is_empty` it tolerates marks on
+    Persons from about two per cent of the picture on count alike, whereas a pixel's cross-entropy
+    counts the same wherever it lies. Like :func:`finetune.metrics.is_empty` it tolerates marks on
     :data:`finetune.metrics.EMPTY` of the picture: both sums are enlarged by as much, so that
     a picture with nobody in it has a gradient, too.
 

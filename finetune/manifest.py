@@ -36,6 +36,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 #: Grey values from here on count as person when a mask is made binary.
 THRESHOLD = 128
+#: A person's box of which the mask covers less than this holds somebody whom the mask leaves out.
+LABELLED = 0.35
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _ALPHA: Literal["alpha"] = "alpha"

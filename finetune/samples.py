@@ -20,6 +20,7 @@ from u2net_human_plugin.preprocess import to_rgb
 
 from .files import written_atomically
 from .findings import Finding, Inspector, file_sha256
+from .holdout import crop_name
 from .manifest import THRESHOLD, Row, open_image, upright
 from .sources import Candidate
 
@@ -108,7 +109,7 @@ class Writer:
         rows = []
         boxes = frames(finding, self.look)
         for number, box in enumerate(boxes, start=1):
-            name = stem if boxes == [None] else f"{stem}-p{number}"
+            name = stem if boxes == [None] else crop_name(stem, number)
             if candidate.mask in ("alpha", "thing"):
                 is_thing = candidate.mask == "thing"
                 row = self._write_rgba(upright(picture).convert("RGBA"), box, name, is_thing)

@@ -26,8 +26,9 @@ from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_no
 
 from . import training_state
 from .batch_norm import calibrate
-from .dataset import Material, PeopleDataset, held_back
+from .dataset import Material, PeopleDataset
 from .full_decoder import fit_full_resolution
+from .holdout import in_split
 from .losses import deep_supervision
 from .manifest import Row, read_manifest
 from .run import Run, Stop, StopRequest, TrainConfig, batches, progress_bar, rate_at
@@ -57,8 +58,8 @@ def train(
     """
     # ---- data
     rows = [row for path in config.manifests for row in read_manifest(path)]
-    training = [row for row in rows if row.split == "train" and not held_back(row)]
-    held = [row for row in rows if row.split in ("train", "val") and held_back(row)]
+    training = [row for row in rows if in_split(row, "train")]
+    held = [row for row in rows if in_split(row, "val")]
     material = Material(training, config.coarse)
     epoch = config.epoch_size or len(material.photos) or len(material.people)
     total = config.epochs * math.ceil(epoch / config.batch)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.errors import DataError, WeightsError
 from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
 
 from .files import written_atomically
@@ -64,6 +64,35 @@ def save(path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
     with written_atomically(path) as temporary:
         torch.save(content, temporary)
+
+
+def record_of(checkpoint: Path) -> dict[str, Any] | None:
+    """How a checkpoint came to be: its JSON twin without the loss curve; None if it has none.
+
+    If that run began with the result of another, "started_from" holds the other's record; where
+    `interpolate` mixed weights in, "training" in its entry of "interpolated" holds theirs.
+
+    Raises:
+        WeightsError: a twin is no JSON object.
+    """
+    twin = checkpoint.with_suffix(".json")
+    if not twin.is_file():
+        return None
+    try:
+        record: dict[str, Any] | None = json.loads(twin.read_text("utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError
+    except ValueError:
+        raise WeightsError(f"{twin}: not JSON; it should describe {checkpoint.name}.") from None
+    if "training" in record:  # what `export` writes
+        record = record["training"]
+    if record is None:
+        return None
+    kept = {key: value for key, value in record.items() if key != "losses"}
+    init = record.get("arguments", {}).get("init")
+    # What was written down earlier is right even if another file has that name now.
+    earlier = kept.get("started_from") or (record_of(Path(init)) if init else None)
+    return {**kept, "started_from": earlier} if earlier else kept
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def finished(pictures, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     command = [
         *(sys.executable, "-m", "finetune", "evaluate", "--manifest", str(pictures)),
-        *("--before", MINMAX, "--after", "bundled", "--consistency", "1", "--out", str(out)),
+        *("--before", MINMAX, "--after", "bundled", "--consistency", "2", "--out", str(out)),
     ]
     return subprocess.run(command, capture_output=True, text=True, check=False), out
 
@@ -95,10 +95,10 @@ class TestCommand:
         assert content["empty_scenes"]["left_empty"]["after"]["mean"] == 1.0
         assert list(content["slices"]["source"]) == ["one", "two"]
         assert list(content["slices"]["number of people"]) == ["1", "2"]
-        assert content["overall"]["consistency"]["pictures"] == 1
+        assert content["overall"]["consistency"]["pictures"] == 2  # no empty scene
         assert content["models"]["after"]["sha256"] == bundled("onnx").sha256
         assert content["models"]["before"]["spec"] == MINMAX
-        assert content["settings"]["consistency"] == 1
+        assert content["settings"]["consistency"] == 2
         assert "after" not in content["overall"]  # means sit below each score
         one, two = (content["slices"]["source"][name]["iou"] for name in ("one", "two"))
         mean = (one["after"]["mean"] + two["after"]["mean"]) / 2
@@ -190,7 +190,7 @@ class TestChoice:
 
     def test_validation_is_what_the_trainer_holds_back(self, tmp_path):
         """Of a manifest without validation rows, `val` is the trainer's held-back part."""
-        from finetune.dataset import held_back
+        from finetune.holdout import held_back
         from finetune.manifest import read_manifest
 
         rows = [{"image": f"{n}.png", "mask": None, "split": "train"} for n in range(60)]
@@ -200,6 +200,9 @@ class TestChoice:
         every = read_manifest(tmp_path, check_files=False)
         assert chosen == [row for row in every if row.split == "train" and held_back(row)]
         assert 0 < len(chosen) < 30
+        learned = choose_rows(Settings(str(tmp_path), "train"))
+        assert len(learned) == 60 - len(chosen)
+        assert not any(held_back(row) for row in learned)
 
 
 class TestPredictors:
@@ -298,14 +301,14 @@ class TestSummary:
 
     def test_slices_by_height(self):
         """Heights fall into half-open ranges, and slices come in their natural order."""
-        heights = [1.0, 0.04, 0.05, 0.149, 0.6, 0.3]
+        heights = [1.4, 0.04, 0.05, 0.149, 0.6, 0.3]
         summary = report.summarise([picture(0.5, 0.5, height=height) for height in heights])
         slices = summary["slices"]["height of the people"]
         assert {name: scores["pictures"] for name, scores in slices.items()} == {
             "0–5 %": 1,
             "5–15 %": 2,
             "30–60 %": 1,
-            "60–100 %": 2,
+            "60 % and more": 2,
         }
         assert list(slices)[:2] == ["0–5 %", "5–15 %"]
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from finetune import export, weight_set
+from finetune import export, training_state, weight_set
 from finetune.__main__ import app
 from finetune.evaluate import Settings
 from finetune.gate import objections
@@ -96,6 +96,12 @@ class TestExport:
         assert str(checkpoints.parent) not in text
         assert json.loads(text)["training"]["arguments"]["out"] == checkpoints.name
         assert "losses" not in text
+
+    def test_what_follows_exported_weights_knows_their_training(self, exported):
+        """The record beside exported weights holds that of the checkpoint, and it is found."""
+        _, folder = exported
+        record = training_state.record_of(folder / f"{NAME}.pth")
+        assert (record["step"], record["started_from"]["step"]) == (3, 2)
 
     def test_pth_is_complete(self, exported):
         """The .pth has all official keys and computes what the checkpoint computes."""

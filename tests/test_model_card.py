@@ -91,6 +91,21 @@ class TestCard:
         weakest = rendered.split("### Weakest slices")[1].split("##")[0]
         assert re.search(r"\|\n\| Photos, [^|]*\| 5 \| 0\.700 → 0\.800", weakest)
 
+    def test_the_command_behind_a_report_stands_beside_it(self, rendered):
+        """And what its "before" is: here the official network as rembg runs it."""
+        command = "python -m finetune evaluate --manifest data --split test"
+        assert f"\n{command} --before minmax:u2netp.onnx --after bundled --consist" in rendered
+        assert '"Before" runs as in rembg' in rendered
+
+    def test_readme_compares_with_what_rembg_runs(self, reports):
+        """A report on the official weights in our own pipeline is in the card alone."""
+        own = {**reports[0]["models"], "before": {"spec": "u2netp.onnx"}}
+        both = [*reports, {**reports[0], "title": "Other", "models": own}]
+        assert card.render_results(PROVENANCE, both) == card.render_results(PROVENANCE, reports)
+        text = card.render_card(CHECKOUT, PROVENANCE, both)
+        assert "### Other" in text
+        assert "a difference is that of the weights" in " ".join(text.split())
+
     def test_training_is_told(self, rendered):
         """Command, hours, hardware, starting point and data hash stand in the card."""
         command = "python -m finetune train --manifest data/manifest.jsonl --init u2netp.onnx"
@@ -105,6 +120,17 @@ class TestCard:
         assert 0 < text.index("--init u2netp.onnx") < text.index("--init first.pth")
         assert "5.0 hours and 16000 pictures" in " ".join(text.split())
         assert text.count("EG1800** (1180 pictures)") == 1
+
+    def test_runs_that_were_mixed_in_are_told_once(self, reports):
+        """Their commands and pictures count, also if the same run was mixed in twice."""
+        other = {**TRAINING, "arguments": {"init": "other.pth"}, "started_from": TRAINING}
+        step = {"before": "other.pth", "share": 0.5, "temperature": 1, "training": other}
+        last = {**TRAINING, "arguments": {"init": "a.pth"}, "interpolated": [step, step]}
+        text = card.render_card(CHECKOUT, {**PROVENANCE, "training": last}, reports)
+        commands = [text.index(f"--init {name}") for name in ("u2netp.onnx", "other.pth", "a.pth")]
+        assert commands == sorted(commands)
+        assert text.count("--init other.pth") == 1
+        assert "24000 pictures" in " ".join(text.split())
 
     def test_every_source_has_its_terms(self, rendered):
         """Known sources with their stated terms, others with their manifest's licence."""
@@ -173,7 +199,7 @@ class TestReports:
             card.read_reports(tmp_path, "0a11", Path("results/crop"))
 
     def test_crop_table(self, reports):
-        """One line: which weights, from which crop to which, what it gains and costs."""
+        """Which weights, from which crop to which, what it gains and costs; trusted masks apart."""
         models = {
             name: {"spec": f"../u2netp.onnx?crop={crop}", "options": {"crop": crop}}
             for name, crop in (("before", "off"), ("after", "self"))
@@ -182,6 +208,10 @@ class TestReports:
         line = "| Photos | 10 | u2netp.onnx: off → self | 0.750 → 0.856 ["
         assert line in table
         assert table.endswith("| 42 % | × 1.0 |")
+        doubts = {"doubt about the mask": {"none": {**reports[0]["overall"], "pictures": 7}}}
+        table = report.crop_table([{**reports[0], "models": models, "slices": doubts}])
+        assert line in table
+        assert "\n| … without doubt about the mask | 7 | u2netp.onnx: off → self | 0.750" in table
 
 
 @pytest.mark.skipif(not (CHECKOUT / "README.md").is_file(), reason="needs the checkout")

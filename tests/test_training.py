@@ -28,7 +28,8 @@ from finetune.__main__ import app
 from finetune.augment import LowResolution
 from finetune.batch_norm import calibrate
 from finetune.compose import Sample, behind_people, beside_people
-from finetune.dataset import Material, Mix, PeopleDataset, held_back
+from finetune.dataset import Material, Mix, PeopleDataset
+from finetune.holdout import held_back
 from finetune.interpolate import interpolate
 from finetune.manifest import Row, load_image, read_manifest
 from finetune.run import TrainConfig, rate_at
@@ -755,7 +756,7 @@ def test_average_of_constant_weights_is_those_weights() -> None:
 
 
 def test_interpolation_lies_between_two_checkpoints(finished: Path, tmp_path: Path) -> None:
-    """Shares 0 and 1 are the two networks themselves; the twin says what was mixed."""
+    """Shares 0 and 1 are the two networks themselves; the twin says what was mixed from what."""
     before, after = finished / "best.pt", finished / "u2net_finetuned.pth"
     out = tmp_path / "blend.pth"
     picture = torch.rand(1, 3, 64, 64)
@@ -766,7 +767,10 @@ def test_interpolation_lies_between_two_checkpoints(finished: Path, tmp_path: Pa
         torch.testing.assert_close(blended[0], original[0], rtol=1e-3, atol=1e-4)
     record = json.loads(out.with_suffix(".json").read_text())
     step = {"before": f"{finished.name}/best.pt", "share": 1.0, "temperature": 1.0}
+    step["training"] = json.loads((finished / "best.json").read_text())
+    del step["training"]["losses"]
     assert record["interpolated"] == [step]
+    assert step["training"]["arguments"] == record["arguments"]
     interpolate(before, out, tmp_path / "again.pth", 0.5)
     record = json.loads((tmp_path / "again.json").read_text())
     assert record["interpolated"] == [step, {**step, "share": 0.5}]

@@ -112,10 +112,11 @@ class Options:
         return dataclasses.replace(self, **values) if values else self
 
 
-def refuse_unknown(names: Iterable[str], owner: str) -> None:
-    """Raise OptionError if one of ``names`` is none of the options of ``owner``."""
+def refuse_unknown(names: Iterable[str], owner: str, other: Iterable[str] = ()) -> None:
+    """Raise OptionError if one of ``names`` is neither an option of ours nor in ``other``."""
     if unknown := sorted(set(names) - _ACCEPTED.keys()):
-        raise OptionError(f"{owner} has no option {', '.join(unknown)}. {_list()}")
+        also = f" Beside {', '.join(other)}:" if other else ""
+        raise OptionError(f"{owner} has no option {', '.join(unknown)}.{also} {_list()}")
 
 
 def _from_text(name: str, text: str, shown: str) -> Any:

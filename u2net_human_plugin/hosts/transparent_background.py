@@ -10,7 +10,6 @@ host's own code. In the host's modes ``Remover`` runs as if we were not there.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import os
@@ -28,7 +27,7 @@ from PIL import Image
 from u2net_human_plugin.device import available_device, network_for
 from u2net_human_plugin.errors import DataError, HostError, OptionError
 from u2net_human_plugin.hosts import transparent_background_command as command
-from u2net_human_plugin.options import Options
+from u2net_human_plugin.options import Options, refuse_unknown
 from u2net_human_plugin.preprocess import to_rgb
 from u2net_human_plugin.segmenter import HumanSegmenter, Picture
 from u2net_human_plugin.weights import MODEL_NAME
@@ -140,12 +139,8 @@ def _set_up(  # noqa: PLR0913, PLR0917 - the host's own parameters, in its order
 
 def _options(keywords: dict[str, Any]) -> Options:
     options = Options.from_environment().updated(keywords)
-    known = [field.name for field in dataclasses.fields(Options)]
-    if unknown := sorted(keywords.keys() - set(known)):
-        raise OptionError(
-            f"Remover has no option {', '.join(unknown)}; with {MODEL_NAME} it takes jit, "
-            f"device, ckpt, resize, {', '.join(known)}."
-        )
+    owner = f"Remover with {MODEL_NAME}"
+    refuse_unknown(keywords, owner, ("jit", "device", "ckpt", "resize"))
     return options
 
 
