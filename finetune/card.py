@@ -243,8 +243,9 @@ def evaluation_command(report: Mapping[str, Any]) -> str:
     words += ["--split", settings["split"]]
     for source in settings.get("sources", ()):
         words += ["--source", source]
-    if settings.get("limit"):
-        words += ["--limit", str(settings["limit"])]
+    for name in ("limit", "crop"):
+        if settings.get(name) is not None:
+            words += [f"--{name}", str(settings[name])]
     for model in ("before", "after"):
         words += [f"--{model}", report["models"][model]["spec"]]
     words += ["--consistency", str(settings.get("consistency", Settings.consistency))]

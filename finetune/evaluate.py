@@ -59,6 +59,8 @@ class Settings:
     #: How many pictures with people are also measured for visual consistency (five more passes
     #: each).
     consistency: int = 50
+    #: Where to look closer, of both models; None, the default or what a model's own name says.
+    crop: str | None = None
     #: Measure only so many pictures, evenly drawn from the split; None, all.
     limit: int | None = None
     #: How many pictures are in work at a time.
@@ -90,7 +92,15 @@ def evaluate(
 ) -> None:
     """Compare two models on a split: scores with intervals, by slice, and pictures."""
     options = Options().updated({"crop": crop})
-    settings = Settings(manifest, split, tuple(source or ()), consistency, limit, workers)
+    settings = Settings(
+        manifest,
+        split,
+        tuple(source or ()),
+        consistency=consistency,
+        crop=crop,
+        limit=limit,
+        workers=workers,
+    )
     models = {
         "before": load_predictor(before, options),
         "after": load_predictor(after, options),

@@ -91,11 +91,14 @@ class TestCard:
         weakest = rendered.split("### Weakest slices")[1].split("##")[0]
         assert re.search(r"\|\n\| Photos, [^|]*\| 5 \| 0\.700 → 0\.800", weakest)
 
-    def test_the_command_behind_a_report_stands_beside_it(self, rendered):
+    def test_the_command_behind_a_report_stands_beside_it(self, rendered, reports):
         """And what its "before" is: here the official network as rembg runs it."""
         command = "python -m finetune evaluate --manifest data --split test"
         assert f"\n{command} --before minmax:u2netp.onnx --after bundled --consist" in rendered
         assert '"Before" runs as in rembg' in rendered
+        settings = {**reports[0]["settings"], "crop": "off", "sources": ["ccp"], "limit": 60}
+        told = card.evaluation_command({**reports[0], "settings": settings})
+        assert "--source ccp --limit 60 --crop off --before" in told
 
     def test_readme_compares_with_what_rembg_runs(self, reports):
         """A report on the official weights in our own pipeline is in the card alone."""
