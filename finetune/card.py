@@ -135,7 +135,12 @@ def render_card(
         size=SIZE,
         runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
         reports=[
-            {**report, "tables": tables(report), "command": evaluation_command(report)}
+            {
+                **report,
+                "tables": tables(report),
+                "command": evaluation_command(report),
+                "against_rembg": _is_against_rembg(report),
+            }
             for report in reports
         ],
         weakest=weakest(_against_rembg(reports)),
@@ -176,7 +181,11 @@ def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str,
 
 def _against_rembg(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The reports whose "before" is what rembg's users have; others measure "after" again."""
-    return [r for r in reports if r["models"]["before"]["spec"].startswith("minmax:")]
+    return [report for report in reports if _is_against_rembg(report)]
+
+
+def _is_against_rembg(report: Mapping[str, Any]) -> bool:
+    return bool(report["models"]["before"]["spec"].startswith("minmax:"))
 
 
 def fill_results(readme: str, name: str, results: str) -> str:

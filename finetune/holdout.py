@@ -31,8 +31,11 @@ def held_back(row: Row, share: float = SHARE) -> bool:
 
 
 def in_split(row: Row, split: str) -> bool:
-    """Whether ``row`` is in "train" (what is trained on), "val" (held back), "test" or "all"."""
-    if split == "val":
+    """Whether ``row`` is in "train" (what is trained on), "val" (held back), "test" or "all".
+
+    "held-back" is another name for "val".
+    """
+    if split in ("val", "held-back"):
         return row.split in ("train", "val") and held_back(row)
     if split == "train":
         return row.split == "train" and not held_back(row)

@@ -218,9 +218,9 @@ def _natural(name: str) -> tuple[int, str]:
 def _range(share: float, ends: Sequence[float]) -> str:
     start = 0.0
     for end in ends:
-        if math.isinf(end):
-            return f"{100 * start:.0f} % and more"  # people whom the picture's edge cuts
         if share < end or end == ends[-1]:
+            if math.isinf(end):  # people whom the picture's edge cuts
+                return f"{100 * start:.0f} % and more"
             return f"{100 * start:.0f}–{100 * end:.0f} %"
         start = end
     raise AssertionError

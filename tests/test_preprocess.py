@@ -11,8 +11,8 @@ from u2net_human_plugin.preprocess import (
     SIZE,
     STD,
     brightest_value,
-    network_input,
     normalize,
+    reduced,
     to_rgb,
 )
 
@@ -24,7 +24,7 @@ def flat(value: int, size: tuple[int, int] = (4, 4)) -> Image.Image:
 @pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1), (37, 53), (320, 320)])
 def test_shape_and_type(size):
     """Whatever the picture's shape, the input is (3,SIZE,SIZE) float32, contiguous, finite."""
-    array = network_input(flat(100, size))
+    array = normalize(reduced(flat(100, size)))
     assert array.shape == (3, SIZE, SIZE)
     assert array.dtype == np.float32
     assert array.flags["C_CONTIGUOUS"]
@@ -35,13 +35,13 @@ def test_shape_and_type(size):
 def test_flat_pictures_are_white(value):
     """Divided by its own brightest value, any flat picture but black is white."""
     expected = ((1 - MEAN) / STD)[:, None, None]
-    np.testing.assert_allclose(network_input(flat(value)) - expected, 0, atol=1e-6)
+    np.testing.assert_allclose(normalize(reduced(flat(value))) - expected, 0, atol=1e-6)
 
 
 def test_black_stays_black():
     """A black picture has nothing to divide by and gives no NaN."""
     expected = (-MEAN / STD)[:, None, None]
-    np.testing.assert_allclose(network_input(flat(0)) - expected, 0, atol=1e-6)
+    np.testing.assert_allclose(normalize(reduced(flat(0))) - expected, 0, atol=1e-6)
 
 
 def test_normalize_known_answer():
@@ -128,6 +128,6 @@ def test_parity_with_rembg(astronaut, size, mean, largest):
 
     image = astronaut.resize(size)
     theirs = WithoutNetwork().normalize(image, MEAN.tolist(), STD.tolist(), (SIZE, SIZE))["image"]
-    difference = np.abs(network_input(image) - theirs[0]) * STD[:, None, None] * 255
+    difference = np.abs(normalize(reduced(image)) - theirs[0]) * STD[:, None, None] * 255
     assert difference.mean() < mean
     assert difference.max() < largest

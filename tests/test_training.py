@@ -29,7 +29,7 @@ from finetune.augment import LowResolution
 from finetune.batch_norm import calibrate
 from finetune.compose import Sample, behind_people, beside_people
 from finetune.dataset import Material, Mix, PeopleDataset
-from finetune.holdout import held_back
+from finetune.holdout import held_back, in_split
 from finetune.interpolate import interpolate
 from finetune.manifest import Row, load_image, read_manifest
 from finetune.run import TrainConfig, rate_at
@@ -667,6 +667,8 @@ def test_held_back_rows_do_not_depend_on_the_others() -> None:
     share = sum(map(held_back, rows)) / len(rows)
     assert 0.06 < share < 0.10
     assert held_back(Row(Path("x"), None, "a", "val"))
+    assert in_split(Row(Path("x"), None, "a", "val"), "val")
+    assert in_split(Row(Path("x"), None, "a", "val"), "held-back")
 
 
 def test_crops_of_a_photo_and_pictures_that_look_alike_are_held_back_together() -> None:

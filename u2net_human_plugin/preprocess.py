@@ -41,11 +41,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def network_input(image: Image.Image, size: int = SIZE) -> npt.NDArray[np.float32]:
-    """:func:`reduced` and :func:`normalize`: from an RGB image to (3,size,size) float32."""
-    return normalize(reduced(image, size))
-
-
 def reduced(image: Image.Image, size: int = SIZE) -> npt.NDArray[np.uint8]:
     """Resize an RGB image to ``size`` x ``size``: (size,size,3) uint8.
 
@@ -71,8 +66,9 @@ def normalize(rgb: npt.NDArray[np.uint8], brightest: int | None = None) -> npt.N
     """
     if brightest is None:
         brightest = brightest_value(rgb)
-    seen = np.minimum(rgb, brightest).transpose(2, 0, 1)
-    planes = np.ascontiguousarray(seen).astype(np.float32)
+    else:
+        rgb = np.minimum(rgb, brightest)
+    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1)).astype(np.float32)
     planes /= np.float32(brightest)
     planes -= MEAN[:, None, None]
     planes /= STD[:, None, None]
