@@ -192,9 +192,20 @@ def batches(run: Run, dataset: PeopleDataset, first: int, end: int) -> Iterator[
         sampler=range(begin * config.batch, stop * config.batch),
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
+        worker_init_fn=_leave_signals_to_run,
         pin_memory=run.accelerator.device.type == "cuda",
     )
     yield from echoed(run.accelerator.prepare(loader), first, end, config.echo, config.seed)
+
+
+def _leave_signals_to_run(_worker: int) -> None:
+    """Let a signal to the whole group, as from Ctrl-C or systemd, end the run in order.
+
+    A worker that died of it would end the step the run is in, or the saving of its state. Those
+    that have nothing more to do still leave when the run is over, or gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def progress_bar(accelerator: Accelerator) -> Progress:

@@ -105,23 +105,26 @@ def train(
     accelerator.init_trackers("tensorboard")
     stop_request = StopRequest(minutes)
     try:
-        with stop_request:
-            if not finish:
-                people = any(row.mask is not None for row in held)
-                kept = Material(held, config.coarse) if people else None
-                _loop(run, dataset, _validation(accelerator, kept, config), stop_request)
-            final = _finish(run, dataset, stop_request)
-    except RuntimeError:
-        if not stop_request.reason:
+        try:
+            with stop_request:
+                if not finish:
+                    people = any(row.mask is not None for row in held)
+                    kept = Material(held, config.coarse) if people else None
+                    _loop(run, dataset, _validation(accelerator, kept, config), stop_request)
+                final = _finish(run, dataset, stop_request)
+        except Stop as stop:
+            run.save(LAST)
+            accelerator.wait_for_everyone()  # none may end the others while this is being written
+            why = f"at step {run.step} of {total} ({stop})"
+            accelerator.print(f"stopped {why}; go on with --resume")
+            return None
+    except RuntimeError as error:
+        if not stop_request.reason or "DataLoader worker" not in str(error):
             raise
-        # The signal ended the processes that prepare pictures, too, as systemd's does. At what
-        # point of a step that struck is unknown, so the state that counts is the last one saved.
+        # Something ended a process that prepares pictures, too: the signal, before it was told to
+        # ignore it, or another one. At what point of a step or of saving that struck is unknown,
+        # so the state that counts is the last one saved.
         accelerator.print(f"stopped ({stop_request.reason}); go on with --resume")
-        return None
-    except Stop as stop:
-        run.save(LAST)
-        accelerator.wait_for_everyone()  # none may end the others while this is being written
-        accelerator.print(f"stopped at step {run.step} of {total} ({stop}); go on with --resume")
         return None
     finally:
         accelerator.end_training()

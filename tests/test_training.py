@@ -171,23 +171,49 @@ def test_terminated_run_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) 
     assert len(losses(tmp_path)) >= 1
 
 
-def test_signal_to_all_processes_of_a_run(data: Path, tmp_path: Path) -> None:
-    """SIGTERM to the whole group, as from a service manager: the same exit code, and --resume."""
+def running(data: Path, out: Path) -> subprocess.Popen[str]:
+    """A run of its own process group, with a process that prepares pictures and a state saved."""
     options = ("--epochs", "50", "--validation-pictures", "0", "--workers", "1")
-    arguments = command(data, tmp_path, *options)
     process = subprocess.Popen(
-        arguments,
+        command(data, out, *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    while not (tmp_path / "last.pt").exists():
+    while not (out / "last.pt").exists():
         assert process.poll() is None
         time.sleep(0.05)
+    return process
+
+
+def test_signal_to_all_processes_of_a_run(data: Path, tmp_path: Path) -> None:
+    """SIGTERM to the whole group, as from a service manager: in order, with the state saved."""
+    process = running(data, tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
+    assert "stopped at step" in output
+    assert "--resume" in output
+
+
+def test_stop_of_a_run_that_lost_a_worker(data: Path, tmp_path: Path) -> None:
+    """Asked to stop when the pictures' process was killed: the last state saved is what counts."""
+    process = running(data, tmp_path)
+    task = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not task.is_file():
+        process.kill()
+        pytest.skip("needs Linux's /proc to find the process that prepares pictures")
+    worker = int(task.read_text().split()[0])
+    process.send_signal(signal.SIGSTOP)  # so that both reach it at once
+    process.send_signal(signal.SIGTERM)
+    os.kill(worker, signal.SIGKILL)
+    while " Z " not in Path(f"/proc/{worker}/stat").read_text():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGCONT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "stopped (SIGTERM)" in output
     assert "--resume" in output
 
 
