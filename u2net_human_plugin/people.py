@@ -61,7 +61,7 @@ SQUARENESS = 0.5
 MIN_CROP = 64
 #: More crops than this are joined until so many are left, which bounds time and memory.
 MAX_CROPS = 8
-#: Longer side of the grid on which people are told apart when some must vanish.
+#: Longer side of the grid on which people of a finished mask are located and told apart.
 GRID = 512
 
 
@@ -83,6 +83,12 @@ def locate(
     enough = max(MIN_CELLS, MIN_SHARE * cells[is_seen].max(initial=0))
     boxes = region_boxes_xyxy(runs)[is_seen & (cells >= enough)]
     return _scaled_xyxy(boxes, alpha.shape, size_wh)
+
+
+def locate_in_mask(mask: Image.Image) -> Boxes:
+    """Boxes of the people in a finished "L" mask: (N,4) xyxy. Who touches in it is one."""
+    grid = np.asarray(_on_grid(mask), np.float32) / np.float32(255)
+    return locate(grid, mask.size, above=SEEN_ABOVE)
 
 
 def parts_xyxy(regions_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, int]]:
@@ -195,12 +201,10 @@ def keep_only(mask: Image.Image, kept_xyxy: Boxes, dropped_xyxy: Boxes) -> Image
     stays or goes with them. A region that several people share is split between their
     boxes: what lies in a dropped person's box alone goes. Regions in nobody's box go.
     """
-    scale = min(1.0, GRID / max(mask.size))
-    grid_wh = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
-    grid = np.asarray(mask.resize(grid_wh, Image.Resampling.BOX))
-    labels = label_regions(grid >= 128)
+    grid = _on_grid(mask)
+    labels = label_regions(np.asarray(grid) >= 128)
     people = np.concatenate((kept_xyxy, dropped_xyxy))
-    boxes = _scaled_xyxy(people, (mask.height, mask.width), grid_wh)
+    boxes = _scaled_xyxy(people, (mask.height, mask.width), grid.size)
     is_kept = np.arange(len(people)) < len(kept_xyxy)
 
     # -1: goes, 0: undecided, +1: stays.
@@ -222,7 +226,7 @@ def keep_only(mask: Image.Image, kept_xyxy: Boxes, dropped_xyxy: Boxes) -> Image
             others = _distance(labels.shape, boxes[owners[~is_kept[owners]]])
             fate[cells] = np.where(mine <= others, 1, -1)[cells]
     # Soft edges reach beyond the cells above one half.
-    fate = grow(fate, steps=max(2, max(grid_wh) // 40))
+    fate = grow(fate, steps=max(2, max(grid.size) // 40))
     stencil = Image.fromarray(np.where(fate == 1, 255, 0).astype(np.uint8))
     return ImageChops.multiply(mask, stencil.resize(mask.size, Image.Resampling.BILINEAR))
 
@@ -259,29 +263,58 @@ def joined_xyxy(
     false of their hull; ``at_most`` may force others to overlap.
     """
     boxes = boxes_xyxy
+    overlap, added = _gains(boxes, boxes, fits)
+    # A pair is counted once.
+    overlap, added[np.tril_indices(len(boxes))] = np.triu(overlap, k=1), np.inf
     while len(boxes) > 1:
-        hulls = np.concatenate(
-            (
-                np.minimum(boxes[:, None, :2], boxes[None, :, :2]),
-                np.maximum(boxes[:, None, 2:], boxes[None, :, 2:]),
-            ),
-            axis=2,
-        )
-        overlap = np.triu(intersection_xyxy(boxes, boxes), k=1)
-        if fits is not None:
-            overlap *= fits(hulls.reshape(-1, 4)).reshape(overlap.shape)
         if overlap.any():
             i, j = np.unravel_index(overlap.argmax(), overlap.shape)
         elif len(boxes) > at_most:
-            added = area_xyxy(hulls.reshape(-1, 4)).reshape(len(boxes), -1)
-            added = added - area_xyxy(boxes)[:, None] - area_xyxy(boxes)[None]
-            added[np.tril_indices(len(boxes))] = np.inf
             i, j = np.unravel_index(added.argmin(), added.shape)
         else:
             break
-        rest = np.delete(boxes, [i, j], axis=0)
-        boxes = np.concatenate((rest, hulls[i, j][None]))
+        hull = _hulls(boxes[[i]], boxes[[j]])[0]
+        stay = np.delete(np.arange(len(boxes)), [i, j])
+        boxes = boxes[stay]
+        new = _gains(boxes, hull, fits)
+        overlap = _with_last(overlap[np.ix_(stay, stay)], new[0], 0)
+        added = _with_last(added[np.ix_(stay, stay)], new[1], np.inf)
+        boxes = np.concatenate((boxes, hull))
     return boxes
+
+
+def _gains(
+    first_xyxy: Boxes,
+    second_xyxy: Boxes,
+    fits: Callable[[Boxes], npt.NDArray[np.bool_]] | None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Of every pair, (N,4), (M,4) → twice (N,M): the common area, and what the hull adds.
+
+    If the hull does not fit, the common area counts as 0.
+    """
+    hulls = _hulls(first_xyxy, second_xyxy)
+    overlap = intersection_xyxy(first_xyxy, second_xyxy)
+    if fits is not None:
+        overlap *= fits(hulls.reshape(-1, 4)).reshape(overlap.shape)
+    added = area_xyxy(hulls.reshape(-1, 4)).reshape(overlap.shape)
+    return overlap, added - area_xyxy(first_xyxy)[:, None] - area_xyxy(second_xyxy)[None]
+
+
+def _hulls(first_xyxy: Boxes, second_xyxy: Boxes) -> Boxes:
+    """Common hull of every pair: (N,4), (M,4) → (N,M,4)."""
+    low = np.minimum(first_xyxy[:, None, :2], second_xyxy[None, :, :2])
+    high = np.maximum(first_xyxy[:, None, 2:], second_xyxy[None, :, 2:])
+    return np.concatenate((low, high), axis=2)
+
+
+def _with_last(
+    pairs: npt.NDArray[np.float32], column: npt.NDArray[np.float32], rest: float
+) -> npt.NDArray[np.float32]:
+    """(N,N) and (N,1) → (N+1,N+1): one more box, whose row is ``rest``."""
+    count = len(pairs)
+    larger = np.full((count + 1, count + 1), rest, np.float32)
+    larger[:count, :count], larger[:count, count:] = pairs, column
+    return larger
 
 
 def _small(crops_xyxy: Boxes, size_wh: Size) -> npt.NDArray[np.bool_]:
@@ -293,6 +326,13 @@ def _larger_share(boxes_xyxy: Boxes, size_wh: Size) -> npt.NDArray[np.float64]:
     sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
     larger: npt.NDArray[np.float64] = (sides / np.array(size_wh)).max(axis=1, initial=0)
     return larger
+
+
+def _on_grid(mask: Image.Image) -> Image.Image:
+    """The mask, reduced to :data:`GRID` if it is larger."""
+    scale = min(1.0, GRID / max(mask.size))
+    size = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
+    return mask.resize(size, Image.Resampling.BOX)
 
 
 def _scaled_xyxy(boxes_xyxy: Boxes, from_hw: tuple[int, ...], to_wh: Size) -> Boxes:

@@ -85,32 +85,29 @@ class HumanSegmenter:
         brightest = brightest_value(small)
         coarse = self._alphas([small], brightest, options)[0]
         mask = _full_size(coarse, rgb, options)
-        if options.crop == "off" and not options.chooses_persons:
-            return mask
-
-        regions = people.locate(coarse, rgb.size)
-        overlooked = regions[:0]
+        boxes: people.Boxes | None = None
         if options.crop != "off":
+            regions = people.locate(coarse, rgb.size)
             overlooked = self._overlooked(regions, rgb, brightest, options)
             regions = np.concatenate((regions, overlooked))
-        boxes = regions
-        if options.crop == "yolo":
-            boxes = people.checked_boxes(self.detector(rgb), rgb.size)
-        elif options.chooses_persons:
-            seen = people.locate(coarse, rgb.size, above=people.SEEN_ABOVE)
-            boxes = np.concatenate((seen, overlooked))
-        kept = people.choose(boxes, options, rgb.size)
-        if options.crop != "off":
-            places = people.extended_xyxy(boxes[kept], regions)
-            if not options.chooses_persons:
-                places = np.concatenate((places, people.apart_xyxy(regions, boxes)))
+            places = people.extended_xyxy(regions, regions)
+            if options.crop == "yolo":
+                boxes = people.checked_boxes(self.detector(rgb), rgb.size)
+                kept = people.choose(boxes, options, rgb.size)
+                places = people.extended_xyxy(boxes[kept], regions)
+                if not options.chooses_persons:
+                    places = np.concatenate((places, people.apart_xyxy(regions, boxes)))
             closer = people.crops_xyxy(places, rgb.size)
             alphas = self._alphas_of_parts(rgb, closer, brightest, options)
             for box, alpha in zip(closer, alphas, strict=True):
                 paste(mask, _full_size(alpha, rgb.crop(box), options), box)
-        if options.chooses_persons:
-            mask = people.keep_only(mask, boxes[kept], boxes[~kept])
-        return mask
+        if not options.chooses_persons:
+            return mask
+        if boxes is None:
+            # Only now is it known who is somebody, and how large.
+            boxes = people.locate_in_mask(mask)
+        kept = people.choose(boxes, options, rgb.size)
+        return people.keep_only(mask, boxes[kept], boxes[~kept])
 
     def alpha(self, image: Picture, options: Options | None = None) -> npt.NDArray[np.float32]:
         """Like :meth:`mask`, as float32 (H,W) in 0…1."""
