@@ -106,6 +106,38 @@ def test_people_too_small_for_the_first_look_are_found_in_a_part(crop: Any, pers
     assert not segmenter.mask(scene, Options(crop="off")).getbbox()
 
 
+class Hasty(Light):
+    """Overlooks the right half at first, and may see nobody in the largest closer look."""
+
+    def __init__(self, *, denies: bool) -> None:
+        super().__init__()
+        self.denies = denies
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        alphas = super().__call__(batch)
+        if len(self.batches) == 1:
+            alphas[:, :, 80:] = 0
+        if len(self.batches) == 3 and self.denies:
+            alphas[0] = 0
+        return alphas
+
+
+@pytest.mark.parametrize("denies", [False, True])
+@pytest.mark.parametrize(
+    "choice", [{"persons": "largest"}, {"max_persons": 1}, {"persons": "all", "min_person": 0.02}]
+)
+def test_people_are_chosen_by_what_the_closer_looks_leave(
+    denies: bool, choice: dict[str, Any]
+) -> None:
+    """A haze around somebody small, or around nobody, does not win over the larger person."""
+    large, small = (200, 500, 350, 900), (1300, 300, 1380, 420)
+    scene = people_of_light(SCENE, large)
+    scene.paste((96, 96, 96), (1150, 200, 1590, 600))  # alpha 0.05
+    scene.paste((255, 255, 255), small)
+    segmenter = HumanSegmenter(network=Hasty(denies=denies), options=Options(**choice))
+    assert iou(segmenter.mask(scene), large) > 0.95
+
+
 def test_a_part_that_is_dark_all_over_is_nobody() -> None:
     """Seen in the whole picture's light it stays dark: the one person there is is the largest."""
     person = (60, 240, 150, 380)
@@ -336,24 +368,118 @@ def test_yolo_weights_that_do_not_exist(new_user: dict[str, str], tmp_path: Path
     assert "U2NET_HUMAN_YOLO_WEIGHTS" in done.stderr.splitlines()[-1]
 
 
-def test_without_ultralytics_the_extra_is_named(new_user: dict[str, str]) -> None:
-    """crop="yolo" says what to install; everything else works."""
+DOWNLOAD = """
+import os, shutil, sys
+from pathlib import Path
+from PIL import Image
+from u2net_human_plugin import yolo
+yolo.import_yolo()
+from ultralytics.utils import downloads
+def download(url, file, **keywords):
+    print(url.rpartition("/")[2], file)
+    Path(file).parent.mkdir(parents=True)
+    shutil.copy(sys.argv[1], file)
+downloads.safe_download = download
+for folder in ("one", "two"):
+    os.mkdir(folder)
+    os.chdir(folder)
+    Path("yolov8n.pt").write_text("put here by somebody")
+    yolo.find_people(Image.new("RGB", (64, 64)))
+    yolo._models.clear()
+    assert os.listdir() == ["yolov8n.pt"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        pytest.param({"U2NET_HUMAN_YOLO_WEIGHTS": ""}, "home/.rembg", id="home"),
+        pytest.param({"XDG_DATA_HOME": "data"}, "data/rembg", id="a folder that rembg follows"),
+    ],
+)
+def test_yolo_weights_are_downloaded_once(
+    yolo_weights: Path,
+    new_user: dict[str, str],
+    tmp_path: Path,
+    variables: dict[str, str],
+    folder: str,
+) -> None:
+    """Beside rembg's models, whatever the working directory is and holds."""
+    variables = {name: value and str(tmp_path / value) for name, value in variables.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", DOWNLOAD, yolo_weights],
+        cwd=tmp_path,
+        env={**new_user, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / folder / "models" / "yolov8n" / "yolov8n.pt"
+    assert done.stdout.splitlines() == [f"yolov8n.pt {file}"]
+
+
+def test_without_ultralytics_the_extra_is_named(new_user: dict[str, str], tmp_path: Path) -> None:
+    """crop="yolo" says what to install, and leaves one folder at most; everything else works."""
     code = """
-import sys
-sys.modules["ultralytics"] = None
+import os, sys, tempfile
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ultralytics":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
 from PIL import Image
 from light import Light
 from u2net_human_plugin import HumanSegmenter, Options
 picture = Image.new("RGB", (30, 20))
 HumanSegmenter(network=Light(), options=Options(crop="self")).mask(picture)
-HumanSegmenter(network=Light(), options=Options(crop="yolo")).mask(picture)
+segmenter = HumanSegmenter(network=Light(), options=Options(crop="yolo"))
+for _ in range(3):
+    try:
+        segmenter.mask(picture)
+    except ImportError:
+        pass
+print(len(os.listdir(tempfile.gettempdir())))
+segmenter.mask(picture)
 """
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    variables = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     done = subprocess.run(
-        [sys.executable, "-c", code], env=new_user, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env={**new_user, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert int(done.stdout) <= 1
+    last = done.stderr.splitlines()[-1]
+    assert "MissingExtraError: ultralytics is not installed" in last
+    assert "pip install u2net-human-plugin[yolo]" in last
+
+
+@pytest.mark.parametrize("code", ["raise ImportError('no libGL.so.1')", "import no_libGL"])
+def test_a_broken_ultralytics_is_not_called_missing(
+    new_user: dict[str, str], tmp_path: Path, code: str
+) -> None:
+    """The error says what it lacks, and shows where."""
+    package = tmp_path / "ultralytics"
+    package.mkdir()
+    (package / "__init__.py").write_text(code)
+    find = "from PIL import Image; from u2net_human_plugin.yolo import find_people as f\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{find}f(Image.new('RGB', (9, 9)))"],
+        cwd=tmp_path,
+        env=new_user,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     last = done.stderr.splitlines()[-1]
-    assert "MissingExtraError" in last
-    assert "pip install u2net-human-plugin[yolo]" in last
+    assert "BrokenExtraError: ultralytics cannot be imported: " in last
+    assert "libGL" in last
+    assert "direct cause" in done.stderr
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -11,6 +13,7 @@ import PIL
 import pytest
 
 import u2net_human_plugin
+from u2net_human_plugin import doctor, weights
 
 
 def findings(done):
@@ -42,12 +45,13 @@ def broken_onnxruntime(tmp_path):
 
 
 def test_everything_wrong(launch, broken_onnxruntime, tmp_path):
-    """Switched off, without onnxruntime, with damaged weights: each is named, and exit 1."""
-    weights = tmp_path / "gone.onnx"
+    """Switched off, onnxruntime broken, weights gone, a wrong option: all named, and exit 1."""
+    gone = tmp_path / "gone.onnx"
     environment = {
         "PYTHONPATH": str(broken_onnxruntime),
         "U2NET_HUMAN_PLUGIN": "off",
-        "U2NET_HUMAN_WEIGHTS": str(weights),
+        "U2NET_HUMAN_WEIGHTS": str(gone),
+        "U2NET_HUMAN_CROP": "yollo",
     }
     done = launch("-m", "u2net_human_plugin", "doctor", "--json", env=environment, check=False)
     found, well = findings(done)
@@ -56,8 +60,9 @@ def test_everything_wrong(launch, broken_onnxruntime, tmp_path):
     expected = {
         "start-up hook": "U2NET_HUMAN_PLUGIN",
         "rembg": "cannot be imported",
-        "weights": str(weights),
-        "onnxruntime": "not installed",
+        "options": "U2NET_HUMAN_CROP='yollo'",
+        "weights": str(gone),
+        "onnxruntime": "cannot be imported: no libcudart",
     }
     for name, text in expected.items():
         assert found[name][0] == "wrong", name
@@ -85,3 +90,53 @@ def test_without_hosts_and_hook(new_environment, clean_environment, tmp_path):
     assert found["rembg"] == ("note", "not installed")
     assert found["hosts"][0] == "note"
     assert found["onnxruntime"][0] == "note"
+
+
+def options_of(launch, code="", **variables):
+    """The findings about options in an environment that has these variables."""
+    code += """
+from u2net_human_plugin import doctor
+for finding in doctor._options():
+    print(finding.state, finding.text)
+"""
+    env = {f"U2NET_HUMAN_{name}": value for name, value in variables.items()}
+    return launch("-c", code, env=env).stdout
+
+
+def test_options_in_the_environment(launch):
+    """Those in force are shown; a value with which every session fails is wrong."""
+    assert options_of(launch) == "ok the defaults\n"
+    chosen = options_of(launch, PERSONS="largest", MAX_PERSONS="2")
+    assert chosen == "ok from the environment: persons=largest, max_persons=2\n"
+    assert options_of(launch, MIN_PERSON="5").startswith("wrong U2NET_HUMAN_MIN_PERSON='5'")
+
+
+def test_yolo_asked_for_by_the_environment(launch):
+    """Wrong without ultralytics, and with a file that is not there; else it says which file."""
+    absent = options_of(launch, "import sys; sys.modules['ultralytics'] = None", CROP="yolo")
+    assert "\nwrong ultralytics is not installed" in absent
+    pytest.importorskip("ultralytics")
+    gone = options_of(launch, CROP="yolo", YOLO_WEIGHTS="gone.pt")
+    assert "\nwrong gone.pt: no such file" in gone
+    assert "yolov8n.pt is downloaded when" in options_of(launch, CROP="yolo")
+
+
+def test_a_damaged_copy_for_torch(tmp_path, monkeypatch):
+    """The bundled .pth is looked at as well as the .onnx that onnxruntime gets."""
+    folder = shutil.copytree(weights._BUNDLED, tmp_path / "weights")
+    monkeypatch.setattr(weights, "_BUNDLED", folder)
+    assert doctor._weights().state == "ok"
+    weights.bundled("pth").path.write_bytes(b"damaged")
+    finding = doctor._weights()
+    assert finding.state == "wrong"
+    assert ".pth: damaged" in finding.text
+
+
+def test_a_broken_onnxruntime_is_wrong_without_rembg_too(broken_onnxruntime, monkeypatch):
+    """Where nothing needs it a missing one is a note, but nobody installs a broken one."""
+    monkeypatch.setattr(doctor, "_version", {}.get)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(broken_onnxruntime)
+    (finding,) = doctor._onnxruntime()
+    assert (finding.name, finding.state) == ("onnxruntime", "wrong")
+    assert "cannot be imported: no libcudart" in finding.text

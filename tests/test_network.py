@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,10 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from u2net_human_plugin.errors import WeightsError
-from u2net_human_plugin.network import OnnxNetwork, load_onnx, load_torch
+from u2net_human_plugin.device import network_for
+from u2net_human_plugin.errors import BrokenExtraError, MissingExtraError, WeightsError
+from u2net_human_plugin.network import OnnxNetwork, default_providers, load_onnx, load_torch
 from u2net_human_plugin.preprocess import SIZE
-from u2net_human_plugin.weights import WeightsFile, bundled, find_weights
+from u2net_human_plugin.weights import ENVIRONMENT_VARIABLE, WeightsFile, bundled, find_weights
 
 
 def batch(images: int = 1, seed: int = 0) -> np.ndarray:
@@ -152,3 +154,36 @@ def test_concurrent_loading_loads_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         networks = set(map(id, pool.map(lambda _: load_onnx(weights), range(8))))
     assert len(networks) == 1
+
+
+def test_chosen_weights_that_torch_cannot_run(tmp_path, monkeypatch, caplog):
+    """An ONNX file that is no U²-Net runs in onnxruntime, with a warning; as --ckpt it does not."""
+    weights = write_network(tmp_path / "own.onnx")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(weights.path))
+    images = batch()[:, :, :32, :32]
+    np.testing.assert_array_equal(network_for(None, "cpu", jit=True)(images), images.max(1))
+    assert "own.onnx" in caplog.text
+    with pytest.raises(WeightsError, match=r"own\.onnx: .*not those of U²-Net"):
+        network_for(weights.path, "cpu", jit=True)
+
+
+def test_chosen_weights_that_nothing_can_run(tmp_path, monkeypatch, caplog):
+    """Then there is one error, and no word of what would have run them."""
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "gone.onnx"))
+    with pytest.raises(WeightsError, match=rf"gone\.onnx.*unset {ENVIRONMENT_VARIABLE}"):
+        network_for(None, "cpu", jit=True)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("code", ["raise ImportError('no libcudart')", "import no_libcudart"])
+def test_a_broken_onnxruntime_is_not_called_missing(code, tmp_path, monkeypatch):
+    """What is there but cannot be imported says why; only what is not there is to be installed."""
+    tmp_path.joinpath("onnxruntime.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BrokenExtraError, match=r"onnxruntime cannot be imported: .*libcudart") as e:
+        default_providers()
+    assert isinstance(e.value.__cause__, ImportError)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"onnxruntime is not installed; .*pip install"):
+        default_providers()

@@ -94,6 +94,17 @@ def test_deep_greys_are_scaled(values, dtype, expected):
     assert np.asarray(to_rgb(image))[0, :, 0].tolist() == expected
 
 
+def test_deep_greys_keep_what_their_file_says():
+    """EXIF data, which hold the orientation; not the transparent shade, of the old range."""
+    image = Image.new("I;16", (3, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.info = {"exif": exif.tobytes(), "transparency": 40_000}
+    rgb = to_rgb(image)
+    assert rgb.getexif()[0x0112] == 6
+    assert rgb.info.keys() == {"exif"}
+
+
 def test_transparent_pixels_keep_their_colour():
     """The colour under transparency is what the network sees, as in rembg."""
     image = Image.new("RGBA", (2, 2), (10, 20, 30, 0))

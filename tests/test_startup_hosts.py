@@ -145,6 +145,23 @@ print(u2net_human_plugin.register()["rembg"])
     assert (done.stdout.split(), done.stderr) == (["registered", "1"], "")
 
 
+def test_register_while_the_host_exits_in_another_thread(
+    launch: Launch, alter_rembg: AlterRembg, packages: str
+) -> None:
+    """A host that ends its own import, as rembg without onnxruntime, does not end register()."""
+    code = f"""{packages}
+import threading, time, u2net_human_plugin.hosts
+thread = threading.Thread(target=__import__, args=["rembg.sessions"])
+thread.start()
+while "rembg.sessions" not in sys.modules:
+    time.sleep(0.001)
+print(u2net_human_plugin.register()["rembg"])
+"""
+    env = alter_rembg(first="import sys, time; time.sleep(0.3); sys.exit(1)")
+    done = launch("-S", "-c", code, env=env)
+    assert (done.stdout.split(), done.stderr) == (["waiting"], "")
+
+
 def test_many_threads_import_and_register_at_once(launch: Launch, alter_rembg: AlterRembg) -> None:
     """Every thread finds the model after its import, and it is there once."""
     code = f"""

@@ -154,12 +154,16 @@ def test_what_process_could_not_finish_is_refused(remover, given):
         remover.process(given)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_people_are_looked_for_upright(remover, picture, orientation):
+@pytest.mark.parametrize(
+    ("orientation", "deep"), [*((number, False) for number in range(1, 9)), (6, True)]
+)
+def test_people_are_looked_for_upright(remover, picture, orientation, deep):
     """EXIF orientation: the mask is that of the upright picture, turned as the file is."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = picture.copy()
+    if deep:
+        stored = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
     stored.info["exif"] = exif.tobytes()
     upright = ImageOps.exif_transpose(stored)
 
@@ -264,6 +268,13 @@ def test_gpu_gives_the_same_mask(host, picture, mask):
     remover = host.Remover(mode=MODEL_NAME)
     assert remover.device == "cuda:0"
     assert np.abs(mask_of(remover, picture).astype(int) - mask).mean() < 1
+
+
+def test_cpu_by_its_other_name(host):
+    """cpu:0 is the CPU, where onnxruntime runs the network."""
+    remover = host.Remover(mode=MODEL_NAME, device="cpu:0")
+    assert remover.device == "cpu"
+    assert remover.transform.args[0].network.__class__.__name__ == "OnnxNetwork"
 
 
 def test_without_onnxruntime_torch_takes_over(host, picture, mask, monkeypatch):

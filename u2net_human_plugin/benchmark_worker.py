@@ -177,11 +177,12 @@ def _matrix_product_rate(side: int = 1536) -> float:
 def _rows(
     manifest: Path, split: str, limit: int
 ) -> Iterator[tuple[str, Image.Image, npt.NDArray[np.bool_]]]:
-    """Source, RGB picture and true mask of each labelled picture of the split."""
+    """Source, RGB picture and true mask of the split's labelled pictures, all or ``limit``."""
     rows = [json.loads(line) for line in manifest.read_text("utf-8").splitlines() if line]
     rows = [row for row in rows if row["split"] == split and row["mask"] not in (None, "alpha")]
-    # Every k-th, so that a limit takes from all sources.
-    for row in rows[:: max(1, len(rows) // limit)] if limit else rows:
+    if 0 < limit < len(rows):  # evenly spaced, so that a limit takes from all sources
+        rows = [rows[number * len(rows) // limit] for number in range(limit)]
+    for row in rows:
         with Image.open(manifest.parent / row["image"]) as image:
             picture = image.convert("RGB")
         with Image.open(manifest.parent / row["mask"]) as image:

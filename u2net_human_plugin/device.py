@@ -7,7 +7,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from .errors import OptionError
+from .errors import MissingExtraError, OptionError, WeightsError
 from .network import Network, load_onnx, load_torch
 from .weights import bundled, find_weights
 
@@ -44,7 +44,7 @@ def available_device(asked: str | int | torch.device | None = None) -> str:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         log.warning("%s is not available here (%s); running on the CPU.", device, reason)
         return "cpu"
-    return str(device)
+    return "cpu" if device.type == "cpu" else str(device)  # there is but one: cpu:0, too
 
 
 def network_for(path: str | os.PathLike[str] | None, device: str, jit: bool) -> Network:
@@ -57,15 +57,26 @@ def network_for(path: str | os.PathLike[str] | None, device: str, jit: bool) -> 
         jit: run it as TorchScript, hence in torch.
 
     onnxruntime needs an ONNX file. It is faster than torch on the CPU (``python -m
-    u2net_human_plugin benchmark`` shows by how much).
+    u2net_human_plugin benchmark`` shows by how much). It also runs, and the log says so, what
+    torch cannot of the weights that the user has chosen for both hosts: ONNX files that are no
+    U²-Net.
 
     Raises:
-        WeightsError: the file is not a U²-Net; the message says what it is.
+        WeightsError: the file is no network that can be run so; the message says what it is.
+        MissingExtraError: the file given is ONNX and torch lacks the package that reads it.
     """
     weights = find_weights(path)
-    onnx = weights.path.suffix.lower() == ".onnx"
-    if onnx and device == "cpu" and not jit and find_spec("onnxruntime") is not None:
-        return load_onnx(weights, ["CPUExecutionProvider"])
+    onnx = weights.path.suffix.lower() == ".onnx" and find_spec("onnxruntime") is not None
+    providers = ["CPUExecutionProvider"] if device == "cpu" else None
+    if onnx and device == "cpu" and not jit:
+        return load_onnx(weights, providers)
     if weights.origin == "bundled":
-        weights = bundled("pth")
-    return load_torch(weights, device, traced=jit)
+        weights, onnx = bundled("pth"), False
+    try:
+        return load_torch(weights, device, traced=jit)
+    except (WeightsError, MissingExtraError) as error:
+        if weights.origin == "given" or not onnx:
+            raise
+        network = load_onnx(weights, providers)  # a missing or damaged file is an error here, too
+        log.warning("torch cannot run these weights, so onnxruntime does (%s)", error)
+        return network

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import __version__, _startup
-from .errors import MissingExtraError, PluginError
-from .weights import find_weights, provenance
+from .errors import MissingExtraError, OptionError, PluginError
+from .options import ENVIRONMENT_PREFIX, Options
+from .weights import bundled, find_weights, provenance
 
 #: "wrong" makes the exit status 1; "note" does not.
 State = Literal["ok", "note", "wrong"]
@@ -84,6 +85,7 @@ def examine() -> Iterator[Finding]:
     if not inside:
         text = f"none in this environment ({sys.prefix}); only HumanSegmenter can be used"
         yield Finding("hosts", "note", text)
+    yield from _options()
     yield _weights()
     yield from _onnxruntime()
 
@@ -150,10 +152,40 @@ def _host(host: str, inside: _Inside | None) -> Finding:
     return Finding(name, state, text)
 
 
+def _options() -> Iterator[Finding]:
+    """What the environment asks of every session, and whether it can be done."""
+    try:
+        options = Options.from_environment()
+    except OptionError as error:
+        yield Finding("options", "wrong", str(error))
+        return
+    defaults = asdict(Options())
+    changed = [f"{k}={v}" for k, v in asdict(options).items() if v != defaults[k]]
+    text = f"from the environment: {', '.join(changed)}" if changed else "the defaults"
+    yield Finding("options", "ok", text)
+    if options.crop == "yolo":
+        yield _yolo()
+
+
+def _yolo() -> Finding:
+    from .yolo import import_yolo, weights_file
+
+    name = f"{ENVIRONMENT_PREFIX}CROP=yolo"
+    try:
+        import_yolo()
+        file = weights_file()
+    except Exception as error:  # noqa: BLE001 - a broken ultralytics or torch fails in any way
+        return Finding(name, "wrong", _in_short(error))
+    if not file.is_file():
+        return Finding(name, "note", f"{file} is downloaded when it is first needed")
+    return Finding(name, "ok", str(file))
+
+
 def _weights() -> Finding:
     try:
         file = find_weights()
         file.read()
+        bundled("pth").read()  # torch's copy; find_weights knows onnxruntime's
         made_from = provenance().get("made_from")
     except (PluginError, OSError, ValueError) as error:
         return Finding("weights", "wrong", str(error))
@@ -180,7 +212,7 @@ def _onnxruntime() -> Iterator[Finding]:
         yield Finding(name, "wrong" if _version("rembg") else "note", str(error))
         return
     except Exception as error:  # noqa: BLE001 - a broken onnxruntime fails in any way
-        yield Finding(name, "wrong", f"{', '.join(builds)}: {' '.join(str(error).split())[:300]}")
+        yield Finding(name, "wrong", f"{', '.join(builds)}: {_in_short(error)}")
         return
     active = session.get_providers()
     text = f"{', '.join(builds)}, in use: {active[0]}"
@@ -195,6 +227,10 @@ def _onnxruntime() -> Iterator[Finding]:
             "several builds share one folder and the last installed wins; uninstall all "
             "of them, then install one",
         )
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _version(package: str) -> str | None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .errors import MissingExtraError, WeightsError
+from .errors import WeightsError, importing
 from .forks import Lock, in_children, keep_torch_running
 from .weights import WeightsFile
 
@@ -303,11 +303,10 @@ def _import_onnxruntime() -> Any:
     # directory, on Linux and macOS too. Nobody who asked us for a mask asked for that. A value
     # set by the user stands; where the host has imported it already, this comes too late.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
+    remedy = (
+        "install it for the CPU with `pip install u2net-human-plugin[rembg]`, or "
+        "`pip install onnxruntime-gpu` for a GPU."
+    )
+    with importing("onnxruntime", remedy):
         import onnxruntime
-    except ImportError:
-        raise MissingExtraError(
-            "onnxruntime is not installed; install it for the CPU with "
-            "`pip install u2net-human-plugin[rembg]`, or `pip install onnxruntime-gpu` for a GPU."
-        ) from None
     return onnxruntime

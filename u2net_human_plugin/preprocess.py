@@ -76,13 +76,15 @@ def normalize(rgb: npt.NDArray[np.uint8], brightest: int | None = None) -> npt.N
 
 
 def _grey(deep: Image.Image) -> Image.Image:
-    """A deep grey image as mode "L"."""
+    """A deep grey image as mode "L", with what its file says about it, such as orientation."""
     if deep.mode.startswith("I;16"):
         full_scale = 65535.0
     else:
         top = max((values.max(initial=0.0) for _, values in _bands(deep)), default=0.0)
         full_scale = next(scale for scale in (1.0, 255.0, 65535.0, max(top, 1.0)) if top <= scale)
     grey = Image.new("L", deep.size)
+    # The shade that is transparent is one of the old range; transparency is dropped anyway.
+    grey.info = {key: value for key, value in deep.info.items() if key != "transparency"}
     for row, values in _bands(deep):
         shades = (values * (255.0 / full_scale)).round().astype(np.uint8)
         grey.paste(Image.fromarray(shades), (0, row))

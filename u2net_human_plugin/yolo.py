@@ -1,8 +1,9 @@
 """Person boxes from Ultralytics' YOLOv8n, for ``crop="yolo"``. Needs the extra ``yolo``.
 
-The weights are "yolov8n.pt", found or downloaded by ultralytics' own look-up, or the file
-named by ``U2NET_HUMAN_YOLO_WEIGHTS``. Such files are pickles, which can run code when they
-are loaded: hence no option, which a remote caller might set, ever names one.
+The weights are "yolov8n.pt" beside rembg's models, which ultralytics downloads there once, or
+the file named by ``U2NET_HUMAN_YOLO_WEIGHTS``. Such files are pickles, which can run code when
+they are loaded: hence no option, which a remote caller might set, ever names one, and none is
+taken from the working directory, in which others may have put it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .errors import MissingExtraError, WeightsError
+from .errors import WeightsError, importing
 from .forks import Lock, keep_torch_running
+from .weights import model_directory_files
 
 #: Finds people: an RGB image in, their boxes out: (N,4) float, left, top, right, bottom in
 #: the image's pixels, and (N,) scores. May be called from several threads at once.
@@ -37,7 +41,6 @@ _PERSON = 0
 
 _lock = Lock()
 _models: dict[tuple[int, str], Any] = {}
-_folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def find_people(
@@ -49,6 +52,7 @@ def find_people(
 
     Raises:
         MissingExtraError: ultralytics is not installed.
+        BrokenExtraError: ultralytics is installed but cannot be imported.
         WeightsError: the weights can be neither found, downloaded nor read.
     """
     shrink = min(1.0, size / max(image.size))
@@ -67,15 +71,29 @@ def find_people(
 
 
 def _model() -> Any:
-    weights = os.environ.get(ENVIRONMENT_VARIABLE) or "yolov8n.pt"
     # A forked child must not use a model whose threads stayed in the parent.
-    key = (os.getpid(), weights)
+    key = (os.getpid(), os.environ.get(ENVIRONMENT_VARIABLE, ""))
     if key not in _models:
-        if ENVIRONMENT_VARIABLE in os.environ and not Path(weights).expanduser().is_file():
-            raise WeightsError(f"{weights}: no such file; correct or unset {ENVIRONMENT_VARIABLE}.")
         remedy = f"give a local file of YOLOv8 weights in {ENVIRONMENT_VARIABLE}"
-        _models[key] = load_yolo(weights, remedy)
+        _models[key] = load_yolo(str(weights_file()), remedy)
     return _models[key]
+
+
+def weights_file() -> Path:
+    """The file of YOLO's weights; without the environment variable it may have to be downloaded.
+
+    Raises:
+        WeightsError: the environment variable names no file.
+    """
+    if named := os.environ.get(ENVIRONMENT_VARIABLE):
+        file = Path(named).expanduser()
+        if not file.is_file():
+            raise WeightsError(f"{named}: no such file; correct or unset {ENVIRONMENT_VARIABLE}.")
+        return file
+    # Beside the folder that rembg has for our own model. Ultralytics makes the folder, and
+    # looks nowhere else, since the path is absolute.
+    models = model_directory_files()[0].parents[1]
+    return models.absolute() / "yolov8n" / "yolov8n.pt"
 
 
 def load_yolo(weights: str, remedy: str) -> Any:
@@ -83,9 +101,10 @@ def load_yolo(weights: str, remedy: str) -> Any:
 
     Raises:
         MissingExtraError: ultralytics is not installed.
+        BrokenExtraError: ultralytics is installed but cannot be imported.
         WeightsError: it cannot be loaded; the message ends with ``remedy``.
     """
-    yolo = _import_yolo()
+    yolo = import_yolo()
     try:
         return yolo(str(Path(weights).expanduser()))
     except Exception as error:  # noqa: BLE001 - download, file and pickle errors vary
@@ -93,17 +112,20 @@ def load_yolo(weights: str, remedy: str) -> Any:
         raise WeightsError(f"{weights}: ultralytics cannot load it ({reason}); {remedy}.") from None
 
 
-def _import_yolo() -> Any:
+def import_yolo() -> Any:
+    """Ultralytics' class ``YOLO``, imported without its messages and statistics.
+
+    Raises:
+        MissingExtraError: ultralytics is not installed.
+        BrokenExtraError: ultralytics is installed but cannot be imported.
+    """
     quiet = _quiet_environment() if "ultralytics" not in sys.modules else {}
-    with _environment(quiet):
-        try:
-            from ultralytics.models import YOLO
-        except ImportError:
-            raise MissingExtraError(
-                'crop="yolo" needs ultralytics, which is not installed; install it with '
-                '`pip install u2net-human-plugin[yolo]` (AGPL-3.0), or use crop="self".'
-            ) from None
-    return YOLO
+    remedy = (
+        'crop="yolo" needs it: `pip install u2net-human-plugin[yolo]` (AGPL-3.0), or use '
+        'crop="self".'
+    )
+    with _environment(quiet), importing("ultralytics", remedy):
+        return import_module("ultralytics").YOLO
 
 
 def _quiet_environment() -> dict[str, str]:
@@ -113,16 +135,20 @@ def _quiet_environment() -> dict[str, str]:
     weights can still be downloaded. Without a folder of the user's choice its settings,
     in which statistics are switched on, are written to a temporary one, not to the home.
     """
-    if "YOLO_CONFIG_DIR" not in os.environ:
-        _folders.append(tempfile.TemporaryDirectory(prefix="u2net-human-ultralytics-"))
     quiet = {
         "YOLO_OFFLINE": "true",
         "YOLO_VERBOSE": "false",
         "YOLO_AUTOINSTALL": "false",
         "ULTRALYTICS_SAFE_LOAD": "true",
-        "YOLO_CONFIG_DIR": _folders[-1].name if _folders else "",
     }
+    if "YOLO_CONFIG_DIR" not in os.environ:
+        quiet["YOLO_CONFIG_DIR"] = _settings_folder().name
     return {name: value for name, value in quiet.items() if name not in os.environ}
+
+
+@cache  # one for the process, and until it ends: ultralytics keeps writing there
+def _settings_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="u2net-human-ultralytics-")
 
 
 @contextmanager

@@ -66,7 +66,8 @@ def _patch_imported(name: str) -> None:
     if _startup.is_executing(sys.modules.get(name)):
         try:
             import_module(name)  # waits for the thread that is importing it
-        except Exception:  # noqa: BLE001 - that thread gets it, too, and answers for it
+        # That thread gets it, too, and answers for it. rembg exits without onnxruntime.
+        except (Exception, SystemExit):  # noqa: BLE001
             return
     module = sys.modules.get(name)
     if module is None:
