@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 
 import typer
@@ -46,9 +48,17 @@ app.command("benchmark")(benchmark.benchmark)
 
 def main() -> None:
     """Run the command line; what a user can put right is a line, not a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that it cannot show must not end a command that has done its work.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except PluginError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        # One that names no file, but for a full disk, is a defect of the program's.
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
         sys.exit(f"error: {error}")
 
 

@@ -244,6 +244,8 @@ class _Run:
                 self.outcome.written += 1
             about = {"source": candidate.source, "licence": candidate.licence} | extra
             about["origin"] = {"name": candidate.name, "sha256": finding.sha256}
+            searched = self.inspector.searches(candidate)
+            about["detector"] = self.plan.detector_id if searched else None
             if finding.labelled_by:
                 about["labelled_by"] = finding.labelled_by
             about |= candidate.extra

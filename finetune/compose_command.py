@@ -59,14 +59,15 @@ def compose(
         rows = [row for path in manifest for row in read_manifest(path)]
         people = [row for row in rows if row.mask is not None and in_split(row, split)]
         people = [row for row in people if not source or row.source in source]
-        scenes = [row for row in rows if row.mask is None]
+        things = [row for row in rows if row.is_thing and in_split(row, split)]
+        scenes = [row for row in rows if row.is_scene]
         # A test split may have no scenes of its own; those held back were not trained on, either.
         scenes = [row for row in scenes if in_split(row, split)] or [
             row for row in scenes if in_split(row, "val")
         ]
         drawn = partial(
             PeopleDataset,
-            Material([*people, *scenes], parse_coarse(coarse)),
+            Material([*people, *scenes, *things], parse_coarse(coarse)),
             seed=seed,
             augmented=False,
             height_bands=parse_heights(heights) if heights else HEIGHT_BANDS,

@@ -110,8 +110,12 @@ class Material:
 
     @property
     def scenes(self) -> list[Row]:
-        """Pictures without people."""
-        return [row for row in self.rows if row.mask is None and not row.is_thing]
+        """Pictures without people, as far as is known."""
+        return [
+            row
+            for row in self.rows
+            if row.is_scene and "unlabelled_person" not in row.extra.get("flags", ())
+        ]
 
     @property
     def things(self) -> list[Row]:
@@ -146,7 +150,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         self.photos, self.people = material.photos, material.people
         self.scenes, self.things = material.scenes, material.things
         # In which it is known where everybody is.
-        self.seen = [row for row in self.photos if "boxes" in row.extra]
+        self.seen = [row for row in self.photos if row.was_searched]
         self.mix, self.augmented = mix or Mix(), augmented
         self.height_bands, self.longest_side = height_bands, longest_side
         self.beside = (BESIDE if augmented else 0.0) if beside is None else beside

@@ -139,9 +139,10 @@ def measure(
     done = journal.done if journal else {}
 
     def work(index: int) -> dict[str, Any]:
-        if index in done:
-            return done[index]
         place = {"row": index, "image": _name(rows[index], settings)}
+        kept = done.get(index, {})
+        if kept.get("image") == place["image"]:  # else an earlier version chose other rows
+            return kept
         try:
             result = {**place, **_score(rows[index], models, index in measured)}
         except Exception as error:  # noqa: BLE001 - one bad picture must not end the run
@@ -176,7 +177,7 @@ def make_report(
         "machine": _machine(),
         "pictures": len(pictures),
         # Of every measured picture's name and the SHA-256 of its files.
-        "data_sha256": hashlib.sha256(checksums.encode()).hexdigest(),
+        "data_sha256": hashlib.sha256(checksums.encode(errors="backslashreplace")).hexdigest(),
         **summarise(pictures),
         "set_aside": [result for result in results if "reason" in result],
         "failures": [result for result in results if "error" in result],
@@ -184,7 +185,7 @@ def make_report(
 
 
 def choose_rows(settings: Settings) -> list[Row]:
-    """The manifest's rows of the split and sources asked for.
+    """The manifest's pictures of the split and sources asked for; things are none.
 
     Raises:
         DataError: the manifest cannot be read, or nothing is left.
@@ -193,6 +194,7 @@ def choose_rows(settings: Settings) -> list[Row]:
         row
         for row in read_manifest(settings.manifest, check_files=False)
         if in_split(row, settings.split)
+        and not row.is_thing
         and (not settings.sources or row.source in settings.sources)
     ]
     if not rows:
@@ -223,8 +225,8 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
         "height": row.extra.get("person_height") or _height(person),
         "area": float(person.mean()),
         "persons": row.extra.get("persons"),
-        # What `prepare` doubts about the mask; None where it has not looked.
-        "flags": row.extra.get("flags", [] if "boxes" in row.extra else None),
+        # What `prepare` doubts about the mask; None where no detector has looked.
+        "flags": row.extra.get("flags", [] if row.was_searched else None),
     }
     for name, model in models.items():
         start = time.perf_counter()
@@ -245,7 +247,7 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
 
 
 def _is_empty_scene(row: Row) -> bool:
-    return row.mask is None or row.extra.get("persons") == 0
+    return row.is_scene or row.extra.get("persons") == 0
 
 
 def _height(person: metrics.Binary) -> float:
@@ -313,7 +315,8 @@ def _name(row: Row, settings: Settings) -> str:
 
 def _write(path: Path, text: str) -> None:
     with written_atomically(path) as temporary:
-        temporary.write_text(text, "utf-8")
+        # A file's name may be no UTF-8.
+        temporary.write_text(text, "utf-8", errors="backslashreplace")
 
 
 def _progress(results: Iterable[T], total: int) -> Iterator[T]:

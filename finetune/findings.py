@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,12 @@ from u2net_human_plugin.yolo import Detector
 
 from .coco_masks import draw_people
 from .files import written_atomically
-from .labelers import Labeler
 from .manifest import LABELLED, THRESHOLD, SizeError, alpha_of, has_alpha, open_image, upright
 from .sources import Candidate, CocoMask
 from .splits import perceptual_hashes
+
+if TYPE_CHECKING:
+    from .labelers import Labeler
 
 Scores = npt.NDArray[np.float32]
 
@@ -84,7 +86,7 @@ class Finding:
 class Inspector:
     """Looks at candidates; thread-safe as far as its detector and labeler are.
 
-    ``detector_id`` and the labeler's name stand for them in :meth:`key`: findings made
+    ``detector_id`` and the labeler's id stand for them in :meth:`key`: findings made
     with others are not taken for these. ``labels`` is the folder for masks it makes.
     """
 
@@ -105,9 +107,14 @@ class Inspector:
         elif isinstance(mask, CocoMask):
             mask = ["coco", [dict(item) for item in mask.annotations], mask.size_wh]
         elif mask == "label":
-            mask = ["label", self.labeler.name if self.labeler else None]
+            mask = ["label", self.labeler.id if self.labeler else None]
         parts = [VERSION, file_sha256(candidate.image), mask, self.detector_id]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def searches(self, candidate: Candidate) -> bool:
+        """Whether a detector looks for everybody in the picture."""
+        # Under a cut-out's transparent parts lies anything, or nothing.
+        return self.detector is not None and candidate.mask not in ("alpha", "thing")
 
     def inspect(self, candidate: Candidate, key: str) -> Finding:
         """Open the picture and its mask, find the people, and judge the pair."""
@@ -116,9 +123,8 @@ class Inspector:
             picture = open_image(candidate.image)
             rgb = to_rgb(upright(picture))
             finding = partial(finding, rgb.size, _hashes(picture, rgb))
-            # Under a cut-out's transparent parts lies anything, or nothing.
-            unseen = self.detector is None or candidate.mask in ("alpha", "thing")
-            seen, scores = NOBODY if unseen else self._detect(rgb)
+            searched = self.searches(candidate)
+            seen, scores = self._detect(rgb) if searched else NOBODY
             if candidate.mask == "label" and self.detector and not len(seen):
                 return finding()
             mask, drawn = self.truth(candidate, picture, rgb, key)
@@ -151,7 +157,7 @@ class Inspector:
             boxes=_tuples(np.round(everybody, 2).tolist()),
             people=_tuples(np.round(people, 2).tolist()),
             unlabelled=_tuples(np.round(seen[clear & (covered < LABELLED)], 2).tolist()),
-            flags=() if unseen else _doubts(binary, seen, covered),
+            flags=_doubts(binary, seen, covered) if searched else (),
         )
 
     def truth(

@@ -7,8 +7,9 @@ import re
 
 from .manifest import Row
 
-#: What of its own training rows a manifest without validation pictures holds back.
+#: What of a manifest's training rows is held back, beside those of its validation split.
 SHARE = 0.08
+#: The ends of crops' names, in manifests whose rows do not say that they are crops.
 _CROP = re.compile(r"-p\d+(?=\.\w+$)")
 
 
@@ -24,9 +25,15 @@ def held_back(row: Row, share: float = SHARE) -> bool:
     """
     if row.split == "val":
         return True
-    alike = row.extra.get("group")
-    name = f"group-{alike}" if alike else f"{row.source}/{_CROP.sub('', row.image.name)}"
-    digest = hashlib.sha256(name.encode()).digest()
+    extra = row.extra
+    if "group" in extra:
+        name = f"group-{extra['group']}"
+    elif extra.get("is_crop") and "origin" in extra:
+        # Preparing crops anew gives them other names; where they come from stays.
+        name = f"crop-of-{extra['origin']['sha256']}"
+    else:
+        name = f"{row.source}/{_CROP.sub('', row.image.name)}"
+    digest = hashlib.sha256(name.encode(errors="backslashreplace")).digest()
     return int.from_bytes(digest[:4], "big") < share * 2**32
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 
 from u2net_human_plugin.errors import MissingExtraError, OptionError, WeightsError
 
+from .findings import file_sha256
+
 
 @dataclass(frozen=True)
 class Labeler:
@@ -23,7 +25,14 @@ class Labeler:
     segment: Callable[[Image.Image], Image.Image]
     #: Whether pictures leave this machine.
     is_local: bool = True
+    #: SHA-256 of the file it was loaded from; "" if there is no such file, or more than one.
+    weights_sha256: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def id(self) -> str:
+        """The name and, where they are known, the weights: two files may be called best.pt."""
+        return f"{self.name} {self.weights_sha256}".rstrip()
 
     def __call__(self, image: Image.Image) -> Image.Image:
         with self._lock:
@@ -45,7 +54,7 @@ def load_labeler(name: str) -> Labeler:
         WeightsError: the model cannot be loaded.
     """
     if Path(name).suffix == ".pt":
-        return Labeler(Path(name).name, _yolo(name))
+        return _yolo(name)
     return _rembg(name)
 
 
@@ -65,6 +74,7 @@ def _rembg(name: str) -> Labeler:
         )
     try:
         session: Any = new_session(name)
+        weights = session.download_models()  # they are there by now: this says where
     except Exception as error:  # noqa: BLE001 - downloads, credentials and files fail in many ways
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
@@ -79,10 +89,17 @@ def _rembg(name: str) -> Labeler:
         union = np.max([np.asarray(mask.convert("L").resize(image.size)) for mask in masks], axis=0)
         return Image.fromarray(union)
 
-    return Labeler(name, segment, local)
+    return Labeler(name, segment, local, _sha256(weights))
 
 
-def _yolo(weights: str) -> Callable[[Image.Image], Image.Image]:
+def _sha256(weights: object) -> str:
+    """Of the file of this name; "" for what names none, or several, as services and SAM do."""
+    if isinstance(weights, str) and Path(weights).is_file():
+        return file_sha256(Path(weights))
+    return ""
+
+
+def _yolo(weights: str) -> Labeler:
     from u2net_human_plugin.yolo import load_yolo
 
     model = load_yolo(weights, "give a YOLO segmentation model to --label-with")
@@ -100,4 +117,5 @@ def _yolo(weights: str) -> Callable[[Image.Image], Image.Image]:
         union = found.masks.data.cpu().numpy().max(axis=0) > 0.5
         return Image.fromarray((union * 255).astype(np.uint8))
 
-    return segment
+    # Where ultralytics found or downloaded the file.
+    return Labeler(Path(weights).name, segment, weights_sha256=_sha256(model.ckpt_path))

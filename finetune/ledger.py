@@ -45,7 +45,7 @@ class Ledger:
 
     def put(self, key: str, value: Any) -> None:
         """Keep ``value`` under ``key``, in memory and on disk."""
-        line = json.dumps([key, value], ensure_ascii=False).encode() + b"\n"
+        line = json.dumps([key, value]).encode() + b"\n"
         with self._lock:
             # A short write (disk full) must not leave half a line before the next one.
             end = self._file.seek(0, os.SEEK_END)

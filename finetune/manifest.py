@@ -10,7 +10,8 @@ they come from and which split they belong to:
 nobody in it. With ``"thing": true`` as well, the picture is the cut-out of an object or animal,
 to be pasted into scenes as something that is nobody. ``"bystanders"`` is the path of a trimap of
 people whom the mask leaves out (:mod:`finetune.bystanders`). Further keys are kept in
-:attr:`Row.extra` and written back unchanged.
+:attr:`Row.extra` and written back unchanged. Of these, ``"detector"`` says what looked for the
+people of ``"boxes"``; null, nothing but the mask did.
 """
 
 from __future__ import annotations
@@ -74,9 +75,23 @@ class Row:
         return self.mask is None and bool(self.extra.get("thing"))
 
     @property
+    def is_scene(self) -> bool:
+        """Whether the row calls the picture a scene with nobody in it."""
+        return self.mask is None and not self.is_thing
+
+    @property
+    def was_searched(self) -> bool:
+        """Whether a detector looked for everybody, also for whom the mask leaves out.
+
+        It did where there are boxes and no word of a detector: `prepare` once named none.
+        """
+        return "boxes" in self.extra and self.extra.get("detector", "") is not None
+
+    @property
     def boxes_xyxy(self) -> Boxes:
         """Boxes of the people whom a detector saw, (N,4) float32 in pixels of the picture."""
-        boxes = [box[:4] for box in self.extra.get("boxes", ())]  # a score may follow
+        listed = self.extra["boxes"] if self.was_searched else ()
+        boxes = [box[:4] for box in listed]  # a score may follow
         return np.array(boxes, np.float32).reshape(-1, 4)
 
     @property
@@ -99,7 +114,8 @@ def read_manifest(path: Path | str, *, check_files: bool = True) -> list[Row]:
     if path.is_dir():
         path = path / "manifest.jsonl"
     try:
-        lines = path.read_text("utf-8").splitlines()
+        # Not splitlines: that splits at characters, too, that may stand in a file's name.
+        lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as a manifest ({error}); expected a JSON-lines file as "
@@ -120,8 +136,10 @@ def read_manifest(path: Path | str, *, check_files: bool = True) -> list[Row]:
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
     """Write ``rows`` to ``path`` in one step, file paths relative to its folder."""
+    text = "".join(to_json(row, path.parent) + "\n" for row in rows)
     with written_atomically(path) as temporary:
-        temporary.write_text("".join(to_json(row, path.parent) + "\n" for row in rows), "utf-8")
+        # What is no UTF-8 in a file's name becomes an escape, which JSON reads back as it was.
+        temporary.write_text(text, "utf-8", errors="backslashreplace")
 
 
 def to_json(row: Row, folder: Path) -> str:

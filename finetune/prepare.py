@@ -24,7 +24,7 @@ import typer
 from PIL import Image
 
 from u2net_human_plugin.errors import DataError, OptionError, PluginError
-from u2net_human_plugin.yolo import ENVIRONMENT_VARIABLE, find_people
+from u2net_human_plugin.yolo import find_people, weights_file
 
 from . import sources
 from .collection import MANIFEST, Plan, collect
@@ -218,8 +218,6 @@ def _with_models(plan: Plan, find: str, label_with: str | None, photos: bool) ->
         plan = replace(plan, labeler=labeler)
     if find == "yolo":
         find_people(Image.new("RGB", (64, 64)))
-        weights = Path(os.environ.get(ENVIRONMENT_VARIABLE) or "yolov8n.pt").expanduser()
-        known = file_sha256(weights) if weights.is_file() else weights.name
-        detector = partial(find_people, size=_YOLO_SIZE)
-        plan = replace(plan, detector=detector, detector_id=f"yolo {known} at {_YOLO_SIZE}")
+        known = f"yolo {file_sha256(weights_file())} at {_YOLO_SIZE}"
+        plan = replace(plan, detector=partial(find_people, size=_YOLO_SIZE), detector_id=known)
     return plan

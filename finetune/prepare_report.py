@@ -26,7 +26,8 @@ def write_report(outcome: Outcome, plan: Plan, out: Path) -> str:
     }
     for name, text in files.items():
         with written_atomically(out / name) as temporary:
-            temporary.write_text(text, "utf-8")
+            # A file's name may be no UTF-8.
+            temporary.write_text(text, "utf-8", errors="backslashreplace")
     aside = "".join(f"\n  {count} × {reason}" for reason, count in content["reasons"].items())
     return (
         f"{content['rows']} rows from {content['candidates']} candidates in {out} "
@@ -54,7 +55,7 @@ def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:
             for source in dict.fromkeys(row.source for row in rows)
         },
         "licences": dict(Counter(row.licence or "none stated" for row in rows)),
-        "empty_scenes": sum(row.mask is None for row in rows),
+        "empty_scenes": sum(row.is_scene for row in rows),
         "labelled_by": dict(
             Counter(row.extra["labelled_by"] for row in rows if "labelled_by" in row.extra)
         ),

@@ -158,10 +158,13 @@ class Run:
                     f"{path}: was made with --{key.replace('_', '-')} {saved.get(key)!r}, not "
                     f"{value!r}; resume with the same arguments, or start anew in another --out."
                 )
-        if content.get("data_sha256", self.data["sha256"]) != self.data["sha256"]:
+        # Earlier versions kept the second one, which knows nothing of order and held-back rows.
+        known = (self.data["sha256"], self.data["unordered_sha256"])
+        if content.get("data_sha256", known[0]) not in known:
             raise DataError(
                 f"{path}: was trained on other pictures than {', '.join(mine['manifests'])} names "
-                "now; bring them back, or start anew in another --out (--init takes these weights)."
+                "now, or in another order; bring them back, or start anew in another --out "
+                "(--init takes these weights)."
             )
         self.accelerator.unwrap_model(self.model).load_state_dict(content["raw"])
         self.ema.model.load_state_dict(content["ema"])
@@ -192,20 +195,24 @@ def batches(run: Run, dataset: PeopleDataset, first: int, end: int) -> Iterator[
         sampler=range(begin * config.batch, stop * config.batch),
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
-        worker_init_fn=_leave_signals_to_run,
+        worker_init_fn=_leave_process_group,
         pin_memory=run.accelerator.device.type == "cuda",
     )
-    yield from echoed(run.accelerator.prepare(loader), first, end, config.echo, config.seed)
+    try:
+        yield from echoed(run.accelerator.prepare(loader), first, end, config.echo, config.seed)
+    except DataError as error:
+        # Out of another process it comes with that one's traceback before the message.
+        message = str(error).rpartition(f"{DataError.__name__}: ")[2].strip()
+        raise DataError(message) from None
 
 
-def _leave_signals_to_run(_worker: int) -> None:
-    """Let a signal to the whole group, as from Ctrl-C or systemd, end the run in order.
+def _leave_process_group(_worker: int) -> None:
+    """Let a signal to the run's whole group, as from Ctrl-C, reach the run alone.
 
-    A worker that died of it would end the step the run is in, or the saving of its state. Those
-    that have nothing more to do still leave when the run is over, or gone.
+    A worker that died of it would break off the step the run is in, or the saving of its state.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()
 
 
 def progress_bar(accelerator: Accelerator) -> Progress:

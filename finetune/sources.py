@@ -24,7 +24,10 @@ from .manifest import Split, read_manifest
 MASK_ENDINGS = ("", "_mask", "-mask", ".mask", "_matte", "_alpha", "_seg")
 #: Keys of a manifest row that are worked out anew.
 _OWN_KEYS = frozenset(
-    ("sha256", "boxes", "persons", "person_height", "group", "flags", "cutout", "thing")
+    (
+        *("sha256", "boxes", "detector", "persons", "person_height"),
+        *("group", "flags", "cutout", "thing"),
+    )
 )
 
 
@@ -75,7 +78,7 @@ class Origin:
             return self.source
         folder = folder.absolute()
         generic = folder.name.lower() in ("images", "imgs", "image", "photos", "jpg", "jpegs")
-        return folder.parent.name if generic and folder.parent.name else folder.name
+        return _text(folder.parent.name if generic and folder.parent.name else folder.name)
 
 
 def pairs(images: Path, masks: Path, origin: Origin) -> Iterator[Candidate]:
@@ -236,7 +239,12 @@ def _is_mask_name(stem: str, stems: set[str]) -> bool:
 
 
 def _name(source: str, file: Path, root: Path) -> str:
-    return f"{source}/{file.relative_to(root).as_posix()}"
+    return f"{source}/{_text(file.relative_to(root).as_posix())}"
+
+
+def _text(name: str) -> str:
+    """A file's name as it can be written anywhere: what is no UTF-8 becomes escapes."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _not_a_picture(file: Path) -> str:

@@ -121,9 +121,9 @@ def train(
     except RuntimeError as error:
         if not stop_request.reason or "DataLoader worker" not in str(error):
             raise
-        # Something ended a process that prepares pictures, too: the signal, before it was told to
-        # ignore it, or another one. At what point of a step or of saving that struck is unknown,
-        # so the state that counts is the last one saved.
+        # The signal ended the processes that prepare pictures, too, as systemd's does. At what
+        # point of a step or of saving that struck is unknown, so the state that counts is the
+        # last one saved.
         accelerator.print(f"stopped ({stop_request.reason}); go on with --resume")
         return None
     finally:
@@ -260,7 +260,8 @@ def _describe(training: list[Row], held: list[Row]) -> dict[str, Any]:
         entry = sources.setdefault(row.source, {"licence": row.licence, "pictures": 0})
         entry["pictures"] += 1
     return {
-        "sha256": training_state.data_hash(training),
+        "sha256": training_state.data_hash(training, held),
+        "unordered_sha256": training_state.unordered_data_hash(training),
         "training": len(training),
         "held_back": len(held),
         "sources": sources,

@@ -10,7 +10,8 @@ import copy
 import hashlib
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def save(path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        # A path may be no UTF-8.
+        temporary.write_text(text, "utf-8", errors="backslashreplace")
     with written_atomically(path) as temporary:
         torch.save(content, temporary)
 
@@ -114,14 +117,32 @@ def load(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def data_hash(rows: Sequence[Row]) -> str:
-    """SHA-256 over the rows a run trains on: names, splits and, where known, contents."""
-    digest = hashlib.sha256()
-    for row in sorted(rows, key=lambda row: (row.source, row.image.name)):
+def data_hash(training: Sequence[Row], held: Sequence[Row] = ()) -> str:
+    """SHA-256 over what a run trains on and what it is measured with, hexadecimal.
+
+    Of each row its name, split and licence and, where known, contents. Their order counts:
+    which picture is number n, and what the pictures for validation are, depends on it.
+    """
+    return _sha256(chain(_content(training), [b"\n"], _content(held)))
+
+
+def unordered_data_hash(training: Sequence[Row]) -> str:
+    """What checkpoints held before :func:`data_hash` knew of order and held-back rows."""
+    return _sha256(_content(sorted(training, key=lambda row: (row.source, row.image.name))))
+
+
+def _content(rows: Iterable[Row]) -> Iterator[bytes]:
+    for row in rows:
         fields = (row.source, row.image.name, row.split, row.licence, row.extra.get("sha256"))
-        digest.update(json.dumps(fields).encode())
+        yield json.dumps(fields).encode()
         if row.bystanders is not None:
-            digest.update(row.bystanders.read_bytes())
+            yield row.bystanders.read_bytes()
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ from finetune.__main__ import app
 from finetune.bystanders import left_out, trimap
 from finetune.dataset import Material, Mix, PeopleDataset
 from finetune.manifest import Row, read_manifest, write_manifest
-from finetune.training_state import data_hash
+from finetune.training_state import data_hash, unordered_data_hash
 from u2net_human_plugin.errors import DataError
 
 WIDTH, HEIGHT = 300, 200
@@ -116,6 +116,54 @@ def test_training_learns_from_the_trimap(tmp_path: Path) -> None:
     alpha, weight = sample(replace(row, bystanders=None))
     assert not alpha[body].any()
     assert not weight[50:150, 200:260].any()
+
+
+def test_a_scene_with_somebody_in_it_is_no_scene(tmp_path: Path) -> None:
+    """Whom the detector saw in a photo given as an empty scene never becomes background."""
+    image, mask = photo()
+    image.save(tmp_path / "a.png")
+    mask.save(tmp_path / "m.png")
+    Image.new("RGB", image.size, (200, 0, 0)).save(tmp_path / "red.png")
+    person = Row(tmp_path / "a.png", tmp_path / "m.png")
+    boxes = [[*BOX, 0.9]]
+    taken = replace(person, mask=None, extra={"boxes": boxes, "flags": ["unlabelled_person"]})
+    # One box that is small or faint raises no flag.
+    scene = Row(tmp_path / "red.png", None, extra={"boxes": boxes})
+    assert PeopleDataset(Material([person, taken, scene])).scenes == [scene]
+
+
+def test_people_beside_a_mask_are_no_background_without_a_detector(tmp_path: Path) -> None:
+    """A photo is cut beside its people only if a detector looked for them."""
+    image, mask = photo()
+    image.save(tmp_path / "a.png")
+    mask.save(tmp_path / "m.png")
+    regions = [[20, 20, 100, 200, 1.0]]
+    row = Row(tmp_path / "a.png", tmp_path / "m.png", extra={"boxes": regions, "detector": None})
+    assert PeopleDataset(Material([row])).seen == []
+    searched = replace(row, extra={"boxes": [*regions, [*BOX, 0.8]], "detector": "yolo"})
+    assert PeopleDataset(Material([searched])).seen == [searched]
+
+
+def test_a_run_s_data_is_known_by_its_order_and_its_held_back_rows() -> None:
+    """The one decides which picture is number n, the other what "best" means."""
+    rows = [
+        Row(Path("/d/b.jpg"), None, "one", "train", "CC0-1.0", {"sha256": "ab"}),
+        Row(Path("/d/a.jpg"), "alpha", "one", "train"),
+    ]
+    held = [replace(row, split="val") for row in rows]
+    hashes = {
+        data_hash(rows, held),
+        data_hash(rows[::-1], held),
+        data_hash(rows, held[::-1]),
+        data_hash(rows, held[:1]),
+        data_hash(rows, []),
+        data_hash(rows[:1], rows[1:]),
+    }
+    assert len(hashes) == 6
+    assert data_hash([replace(row, image=Path("/e") / row.image.name) for row in rows]) in hashes
+    # What last.pt of earlier versions holds, in whatever order the rows were.
+    earlier = "5f8f2ca9b5bf4fb9318a143600721fbbf86310ec7d40b80ed03e3a99f84c3bf2"
+    assert unordered_data_hash(rows) == unordered_data_hash(rows[::-1]) == earlier
 
 
 @pytest.fixture

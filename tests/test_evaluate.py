@@ -14,11 +14,11 @@ from skimage import data
 from typer.testing import CliRunner
 
 from finetune import bootstrap, metrics, report, sheets
-from finetune.__main__ import app
+from finetune.__main__ import app, main
 from finetune.evaluate import Settings, choose_rows, evenly, make_report, measure
 from finetune.journal import Journal
 from finetune.onnx_file import write_onnx
-from finetune.predictors import load_predictor
+from finetune.predictors import Predictor, load_predictor
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError, OptionError, WeightsError
 from u2net_human_plugin.weights import bundled
@@ -160,6 +160,10 @@ class TestResume:
         assert [entry.get("kept", False) for entry in again] == [True, False]
         assert again[1]["after"]["mae"] == whole[1]["after"]["mae"]
         assert len(path.read_text().splitlines()) == 3
+        # A number that stands for another picture by now is measured again.
+        rows[0] = rows[1]
+        with Journal(path, {"run": 1}, resume=True) as journal:
+            assert "kept" not in measure(rows, models, settings, journal)[0]
 
     def test_results_of_other_settings_are_neither_taken_over_nor_lost(self, tmp_path):
         """With --resume they are refused; without it they are replaced."""
@@ -203,6 +207,69 @@ class TestChoice:
         learned = choose_rows(Settings(str(tmp_path), "train"))
         assert len(learned) == 60 - len(chosen)
         assert not any(held_back(row) for row in learned)
+
+    def test_things_are_no_empty_scenes(self, pictures, tmp_path):
+        """What is pasted into scenes is neither measured nor counted."""
+        rows = [
+            {"image": str(pictures / "scene.png"), "mask": None},
+            {"image": str(pictures / "a.png"), "mask": None, "thing": True},
+        ]
+        write_manifest(tmp_path, rows)
+        (row,) = choose_rows(Settings(str(tmp_path)))
+        assert row.image.name == "scene.png"
+
+    def test_doubt_is_unknown_where_no_detector_has_looked(self, pictures, tmp_path):
+        """Only of what was looked at is it known that its mask leaves nobody out."""
+        rows = [
+            {"image": str(pictures / "a.png"), "mask": str(pictures / "a_mask.png"), **extra}
+            for extra in ({"boxes": []}, {"boxes": [], "detector": None}, {})
+        ]
+        write_manifest(tmp_path, rows)
+        settings = Settings(str(tmp_path), consistency=0)
+        everybody = Predictor("x", lambda image: np.full(image.size[::-1], 255, np.uint8), {})
+        results = measure(choose_rows(settings), {"before": everybody}, settings)
+        assert [result["flags"] for result in results] == [[], None, None]
+
+
+class TestMain:
+    """`python -m finetune` itself."""
+
+    @pytest.mark.parametrize("command", ["complete", "compose", "evaluate", "export"])
+    def test_an_output_that_is_a_file_is_one_line(self, command, pictures, tmp_path, monkeypatch):
+        """It names the file, the exit is 1, and the file stays as it was."""
+        taken = tmp_path / "taken"
+        taken.write_text("mine")
+        arguments = {
+            "complete": ["--manifest", pictures],
+            "compose": ["--manifest", pictures, "--split", "test"],
+            "evaluate": ["--manifest", pictures, "--after", "bundled"],
+            "export": [bundled("pth").path, "--force"],
+        }[command]
+        line = ["finetune", command, *map(str, arguments), "--out", str(taken)]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit, match=f"^error: .*{taken}") as ended:
+            main()
+        assert len(str(ended.value.code).splitlines()) == 1
+        assert taken.read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("error", "caught"),
+        [
+            (OSError(28, "No space left on device"), SystemExit),
+            (FileNotFoundError(2, "No such file", "gone.png"), SystemExit),
+            (OSError("which file?"), OSError),
+            (ValueError("a defect"), ValueError),
+        ],
+    )
+    def test_what_nobody_can_put_right_keeps_its_traceback(self, error, caught, monkeypatch):
+        """A full disk and a file are a user's; an error without either is ours."""
+
+        def fail():
+            raise error
+
+        monkeypatch.setattr("finetune.__main__.app", fail)
+        with pytest.raises(caught):
+            main()
 
 
 class TestPredictors:

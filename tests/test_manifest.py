@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +157,41 @@ def test_a_written_manifest_reads_back_the_same(picture: Path, tmp_path: Path) -
     assert [(r.source, r.split, r.licence, r.extra) for r in found] == [
         (r.source, r.split, r.licence, r.extra) for r in rows
     ]
+
+
+@pytest.mark.parametrize("name", ["a\u2028b\u2029c\x85d.png", "caf\udce9.png", "schön ☃.png"])
+def test_any_file_name_survives(name: str, tmp_path: Path) -> None:
+    """Line ends that are none of JSON's, and what is no UTF-8; the rest stays legible."""
+    manifest = tmp_path / "manifest.jsonl"
+    write_manifest(manifest, [Row(tmp_path / name, None), Row(tmp_path / "b.png", None)])
+    first, second = read_manifest(manifest, check_files=False)
+    assert (first.image.name, second.image.name) == (name, "b.png")
+    assert second.where.endswith(":2")
+    assert ("schön ☃.png" in manifest.read_text("utf-8")) == name.startswith("schön")
+
+
+def test_lines_may_end_as_on_windows(picture: Path) -> None:
+    """With carriage returns, blank lines or none at the end."""
+    manifest = picture.with_name("manifest.jsonl")
+    line = json.dumps({"image": "picture.png", "mask": None}).encode()
+    manifest.write_bytes(line + b"\r\n\r\n" + line)
+    assert [row.where[-2:] for row in read_manifest(manifest)] == [":1", ":3"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "searched"),
+    [
+        pytest.param({}, False, id="no boxes"),
+        pytest.param({"boxes": [[1, 2, 3, 4, 0.5]]}, True, id="of a set from before"),
+        pytest.param({"boxes": [[1, 2, 3, 4, 0.5]], "detector": "yolo"}, True, id="a detector's"),
+        pytest.param({"boxes": [[1, 2, 3, 4, 1.0]], "detector": None}, False, id="a mask's"),
+    ],
+)
+def test_only_a_detector_tells_where_everybody_is(extra: dict[str, Any], searched: bool) -> None:
+    """Boxes that a mask's own regions gave say nothing of whom it leaves out."""
+    row = Row(Path("a.png"), Path("m.png"), extra=extra)
+    assert row.was_searched == searched
+    assert row.boxes_xyxy.tolist() == ([[1, 2, 3, 4]] if searched else [])
 
 
 @pytest.mark.parametrize(

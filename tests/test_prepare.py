@@ -22,7 +22,9 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
 from finetune import prepare as prepare_module
+from finetune import sources
 from finetune.coco_masks import decode
+from finetune.collection import Plan, collect
 from finetune.findings import Finding
 from finetune.labelers import Labeler, load_labeler
 from finetune.manifest import load_image, load_mask, read_manifest
@@ -321,6 +323,7 @@ def test_things_stay_cutouts_and_are_nobody(prepare: Prepare, tmp_path: Path) ->
     assert "transparent" in aside["things/gone.png"]
     prepare("--manifest", tmp_path / "out", "--whole", "--out", tmp_path / "again")
     for folder in ("out", "again"):
+        assert report(tmp_path / folder)["empty_scenes"] == 0
         (row,) = read_manifest(tmp_path / folder)
         assert row.is_thing
         assert row.mask is None
@@ -653,6 +656,77 @@ def test_estimated_cutouts_carry_no_background() -> None:
     np.testing.assert_array_equal(np.asarray(straight)[..., 3], np.asarray(mask))
 
 
+def test_rows_say_whether_a_detector_looked(
+    prepare: Prepare, raw_manifest: Path, tmp_path: Path
+) -> None:
+    """By its name, also in a set from before, and anew when prepared once more."""
+    cutout = photo(20)
+    cutout.putalpha(drawn(PERSON))
+    save(cutout, tmp_path / "cutouts/c.png")
+
+    def detect(_image: Image.Image) -> tuple[Any, Any]:
+        return np.array([PERSON], np.float32), np.array([0.9], np.float32)
+
+    candidates = [
+        *sources.manifest(raw_manifest, sources.Origin()),
+        *sources.folder(tmp_path / "cutouts", "alpha", sources.Origin()),
+    ]
+    plan = Plan(Look(crop=False, cutouts="none"), detect, "somebody's eyes")
+    for _ in range(2):
+        collect(candidates, tmp_path / "out", plan, quiet=True)
+        rows = read_manifest(tmp_path / "out")
+        assert [row.extra["detector"] for row in rows] == ["somebody's eyes"] * 10 + [None]
+        assert [row.was_searched for row in rows] == [True] * 10 + [False]
+    prepare("--manifest", tmp_path / "out", "--whole", "--out", tmp_path / "again")
+    rows = read_manifest(tmp_path / "again")
+    assert [row.extra["detector"] for row in rows] == [None] * 11
+    assert all(row.extra["boxes"] and not row.was_searched for row in rows)
+
+
+def test_masks_of_other_weights_are_made_anew(raw: Path, tmp_path: Path) -> None:
+    """A model trained further keeps its file's name; its masks are not the old ones."""
+    candidates = list(sources.folder(raw / "images", "label", sources.Origin()))
+
+    def masks(weights: str, box: tuple[int, int, int, int]) -> list[bytes]:
+        labeler = Labeler("best.pt", lambda _image: drawn(box), weights_sha256=weights)
+        plan = Plan(Look(crop=False, cutouts="none"), labeler=labeler)
+        rows = collect(candidates, tmp_path / "out", plan, quiet=True).rows
+        assert {row.extra["labelled_by"] for row in rows} == {"best.pt"}
+        return [load_mask(row).tobytes() for row in rows]
+
+    assert masks("ab", PERSON) == [drawn(PERSON).tobytes()] * 10
+    slim = (90, 40, 120, 200)
+    assert masks("ab", slim) == [drawn(PERSON).tobytes()] * 10, "masks are made once"
+    assert masks("cd", slim) == [drawn(slim).tobytes()] * 10
+
+
+@pytest.mark.parametrize("out", ["out", "\udcff"], ids=["out", "an out of such a name"])
+def test_names_that_are_no_utf_8_end_no_run(out: str, tmp_path: Path) -> None:
+    """Such pictures become rows, bad ones are named in the report, in a strict terminal, too."""
+    source = tmp_path / "caf\udce9/images"
+    try:
+        save(photo(20), source / "b\udce9b\u2028.png")
+    except (OSError, UnicodeError):
+        pytest.skip("the file system takes no such names")
+    (source / "d\udce9j\udce0.png").write_bytes(b"no picture")
+    for picture in list(source.iterdir()):
+        save(drawn(PERSON), tmp_path / "masks" / picture.name)
+    folders = ["--images", source, "--masks", tmp_path / "masks", *PLAIN, "--out", tmp_path / out]
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune", "prepare", *map(os.fsencode, folders)],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    (row,) = read_manifest(tmp_path / out)
+    assert row.source == r"caf\udce9"
+    assert row.extra["origin"]["name"] == "caf\\udce9/b\\udce9b\u2028.png"
+    (aside,) = report(tmp_path / out)["aside"]
+    assert (aside["name"], aside["reason"]) == (r"caf\udce9/d\udce9j\udce0.png", "unreadable")
+    assert r"d\udce9j\udce0.png" in (tmp_path / out / "report.md").read_text("utf-8")
+
+
 @pytest.fixture
 def yolo(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """YOLOv8n from a local file, so that nothing is downloaded."""
@@ -710,6 +784,8 @@ def test_a_yolo_segmentation_model_labels(tmp_path: Path, astronaut: Image.Image
     labeler = load_labeler(str(tmp_path / "tiny-seg.pt"))
     mask = labeler(astronaut.crop((0, 0, 400, 512)))
     assert (labeler.name, mask.mode, mask.size) == ("tiny-seg.pt", "L", (400, 512))
+    digest = hashlib.sha256((tmp_path / "tiny-seg.pt").read_bytes()).hexdigest()
+    assert labeler.id == f"tiny-seg.pt {digest}"
 
 
 def test_a_rembg_session_labels(
@@ -731,6 +807,8 @@ def test_a_rembg_session_labels(
     )
     (row,) = read_manifest(tmp_path / "out")
     assert row.extra["labelled_by"] == "u2netp"
+    digest = hashlib.sha256(official_onnx.read_bytes()).hexdigest()
+    assert load_labeler("u2netp").id == f"u2netp {digest}"
     expected = rembg.remove(astronaut, session=rembg.new_session("u2netp"), only_mask=True)
     np.testing.assert_array_equal(np.asarray(load_mask(row)) == 255, np.asarray(expected) >= 128)
 

@@ -31,12 +31,12 @@ from finetune.compose import Sample, behind_people, beside_people
 from finetune.dataset import Material, Mix, PeopleDataset
 from finetune.holdout import held_back, in_split
 from finetune.interpolate import interpolate
-from finetune.manifest import Row, load_image, read_manifest
+from finetune.manifest import Row, load_image, read_manifest, write_manifest
 from finetune.run import TrainConfig, rate_at
 from finetune.things import cloth, hung
 from finetune.train import train
 from finetune.train_command import parse_mix
-from finetune.training_state import Ema, official_state
+from finetune.training_state import Ema, official_state, unordered_data_hash
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net
@@ -81,9 +81,8 @@ def command(data: Path, out: Path, *options: str) -> list[str]:
 
 
 def run(arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        arguments, capture_output=True, text=True, timeout=600, check=False, **options
-    )
+    settings = {"capture_output": True, "text": True, "timeout": 600} | options
+    return subprocess.run(arguments, check=False, **settings)  # type: ignore[call-overload,no-any-return]
 
 
 def losses(out: Path, name: str = "last") -> list[float]:
@@ -217,6 +216,26 @@ def test_stop_of_a_run_that_lost_a_worker(data: Path, tmp_path: Path) -> None:
     assert "--resume" in output
 
 
+def test_damaged_picture_ends_a_run_with_its_name(data: Path, tmp_path: Path) -> None:
+    """An error in a process that prepares pictures: one line, and none is waited for."""
+    manifest = tmp_path / "manifest.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for row in rows:
+        row |= {key: str(data.parent / row[key]) for key in ("image", "mask") if row[key]}
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(Path(rows[0]["image"]).read_bytes()[:2000])
+    for row in rows[:20]:
+        row["image"] = str(damaged)
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--epochs", "1", "--validation-pictures", "0", "--workers", "1")
+    done = run(command(manifest, tmp_path / "out", *options), timeout=120)
+    assert done.returncode == 1
+    message = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1
+    assert f" {damaged}: cannot be read as a picture" in message[0]
+    assert "Traceback" not in done.stderr
+
+
 def test_stopped_run_can_be_finished(data: Path, tmp_path: Path) -> None:
     """--finish: no further step, the full decoder is fitted, the best weights are the result."""
     rest = ("--epochs", "50", "--validation-pictures", "0", "--full-decoder-steps", "1")
@@ -263,6 +282,31 @@ def test_resume_with_other_pictures_is_refused(data: Path, finished: Path, tmp_p
     with pytest.raises(DataError, match=r"last\.pt: was trained on other pictures"):
         train(config(shorter / data.name, out), resume=True)
     assert (out / "last.pt").read_bytes() == before
+
+
+def test_resume_knows_order_held_back_rows_and_earlier_checkpoints(
+    data: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Reordered or with fewer pictures to validate with, the data is other data."""
+    rows = read_manifest(data)
+    held = next(row for row in rows if row.split == "train" and held_back(row))
+    fewer = [row for row in rows if row is not held]
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    content = torch.load(out / "last.pt", weights_only=True)
+    manifest = tmp_path / "manifest.jsonl"
+    content["arguments"]["manifests"] = [str(manifest)]
+    torch.save(content, out / "last.pt")
+    for changed in (rows[::-1], fewer):
+        write_manifest(manifest, changed)
+        with pytest.raises(DataError, match=r"other pictures than .* or in another order"):
+            train(config(manifest, out), resume=True)
+    write_manifest(manifest, rows)
+    training = [row for row in rows if in_split(row, "train")]
+    for checksum in (content["data_sha256"], unordered_data_hash(training)):
+        torch.save(content | {"data_sha256": checksum}, out / "last.pt")
+        done = config(manifest, out, full_decoder_steps=0)
+        assert train(done, resume=True) == out / "u2net_finetuned.pth"
 
 
 def test_finish_without_measurements_takes_the_last_weights(data: Path, tmp_path: Path) -> None:
@@ -706,10 +750,21 @@ def test_crops_of_a_photo_and_pictures_that_look_alike_are_held_back_together() 
             Row(Path(f"{source}{number}.jpg"), None, source, "train", extra={"group": f"{number}"})
             for source in "abc"
         ]
-        for rows in (crops, alike):
+        # As named by a second `prepare`, which cuts long names off.
+        anew = [
+            Row(
+                Path(f"{number}-{crop}-{name}.jpg"),
+                None,
+                "a",
+                "train",
+                extra={"is_crop": True, "origin": {"name": "x.jpg", "sha256": f"{number:064}"}},
+            )
+            for crop, name in enumerate(("00a", "00b", "00c"))
+        ]
+        for rows in (crops, alike, anew):
             assert len(set(map(held_back, rows))) == 1
             answers[held_back(rows[0])] += 1
-    assert 30 < answers[True] < 100
+    assert 45 < answers[True] < 150
 
 
 def test_commit_is_that_of_this_project_alone(
