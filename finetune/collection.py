@@ -22,6 +22,7 @@ from u2net_human_plugin.yolo import Detector
 
 from .files import TEMPORARY
 from .findings import Finding, Inspector
+from .holdout import is_crop_name
 from .labelers import Labeler
 from .ledger import Ledger, only_run, open_ledgers
 from .manifest import Row, write_manifest
@@ -256,7 +257,8 @@ class _Run:
                     detail = f"a clear person outside the mask, in {content['image']}"
                     self.aside(candidate, "unlabelled person", detail)
                 else:
-                    rows.append(to_row(content, self.out, about))
+                    crop = {"is_crop": True} if is_crop_name(content["image"]) else {}
+                    rows.append(to_row(content | crop, self.out, about))
             return rows
 
         written = self._each("writing samples", samples, decided, lambda entry: entry[0])

@@ -9,13 +9,18 @@ from .manifest import Row
 
 #: What of a manifest's training rows is held back, beside those of its validation split.
 SHARE = 0.08
-#: The ends of crops' names, in manifests whose rows do not say that they are crops.
+#: The ends of crops' names. They do not outlast the second `prepare`; ``is_crop`` does.
 _CROP = re.compile(r"-p\d+(?=\.\w+$)")
 
 
 def crop_name(stem: str, number: int) -> str:
     """The name, without its ending, of a photo's crop: the same photo to :func:`held_back`."""
     return f"{stem}-p{number}"
+
+
+def is_crop_name(name: str) -> bool:
+    """Whether :func:`crop_name` made the name of this file."""
+    return bool(_CROP.search(name))
 
 
 def held_back(row: Row, share: float = SHARE) -> bool:
@@ -25,12 +30,12 @@ def held_back(row: Row, share: float = SHARE) -> bool:
     """
     if row.split == "val":
         return True
-    extra = row.extra
-    if "group" in extra:
-        name = f"group-{extra['group']}"
-    elif extra.get("is_crop") and "origin" in extra:
+    alike, origin = row.extra.get("group"), row.extra.get("origin")
+    if alike:
+        name = f"group-{alike}"
+    elif row.extra.get("is_crop") and isinstance(origin, dict) and "sha256" in origin:
         # Preparing crops anew gives them other names; where they come from stays.
-        name = f"crop-of-{extra['origin']['sha256']}"
+        name = f"crop-of-{origin['sha256']}"
     else:
         name = f"{row.source}/{_CROP.sub('', row.image.name)}"
     digest = hashlib.sha256(name.encode(errors="backslashreplace")).digest()

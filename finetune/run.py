@@ -202,7 +202,7 @@ def batches(run: Run, dataset: PeopleDataset, first: int, end: int) -> Iterator[
         yield from echoed(run.accelerator.prepare(loader), first, end, config.echo, config.seed)
     except DataError as error:
         # Out of another process it comes with that one's traceback before the message.
-        message = str(error).rpartition(f"{DataError.__name__}: ")[2].strip()
+        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
         raise DataError(message) from None
 
 

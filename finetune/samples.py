@@ -115,8 +115,6 @@ class Writer:
                 row = self._write_rgba(upright(picture).convert("RGBA"), box, name, is_thing)
             else:
                 row = self._write_pair(candidate.image, picture, rgb, mask, box, name)
-            if box is not None:
-                row["is_crop"] = True
             rows.append(row | _people_in(box, finding))
         return rows
 

@@ -119,7 +119,7 @@ def train(
             accelerator.print(f"stopped {why}; go on with --resume")
             return None
     except RuntimeError as error:
-        if not stop_request.reason or "DataLoader worker" not in str(error):
+        if not stop_request.reason or "DataLoader worker (pid" not in str(error):
             raise
         # The signal ended the processes that prepare pictures, too, as systemd's does. At what
         # point of a step or of saving that struck is unknown, so the state that counts is the

@@ -138,6 +138,18 @@ def test_people_are_chosen_by_what_the_closer_looks_leave(
     assert iou(segmenter.mask(scene), large) > 0.95
 
 
+@pytest.mark.parametrize(
+    "choice", [{"persons": "all"}, {"max_persons": 2}, {"min_person": 0.0005}], ids=repr
+)
+def test_somebody_far_behind_stays_as_long_as_no_limit_is_reached(choice: dict[str, Any]) -> None:
+    """With less than a hundredth of the near one's pixels, yet as much a person."""
+    near, far = (200, 500, 450, 1100), (1300, 300, 1320, 360)
+    scene = people_of_light(SCENE, near, far)
+    mask = HumanSegmenter(network=Light(), options=Options(**choice)).mask(scene)
+    assert mask.getpixel((1310, 330)) > 200
+    assert mask.getpixel((300, 800)) == 255
+
+
 def test_a_part_that_is_dark_all_over_is_nobody() -> None:
     """Seen in the whole picture's light it stays dark: the one person there is is the largest."""
     person = (60, 240, 150, 380)

@@ -96,7 +96,7 @@ def options_of(launch, code="", **variables):
     """The findings about options in an environment that has these variables."""
     code += """
 from u2net_human_plugin import doctor
-for finding in doctor._options():
+for finding in (doctor._options(), *doctor._yolo()):
     print(finding.state, finding.text)
 """
     env = {f"U2NET_HUMAN_{name}": value for name, value in variables.items()}

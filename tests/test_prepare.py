@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from finetune import sources
 from finetune.coco_masks import decode
 from finetune.collection import Plan, collect
 from finetune.findings import Finding
+from finetune.holdout import held_back
 from finetune.labelers import Labeler, load_labeler
 from finetune.manifest import load_image, load_mask, read_manifest
 from finetune.samples import Look, cut_out, frames
@@ -681,6 +683,29 @@ def test_rows_say_whether_a_detector_looked(
     rows = read_manifest(tmp_path / "again")
     assert [row.extra["detector"] for row in rows] == [None] * 11
     assert all(row.extra["boxes"] and not row.was_searched for row in rows)
+
+
+def test_crops_prepared_anew_are_still_crops_of_one_photo(prepare: Prepare, tmp_path: Path) -> None:
+    """The second names have lost the crop's number; training and validation get none of both."""
+    size = (400, 320)
+    two = drawn((10, 40, 120, 300), (270, 30, 390, 310), size=size)
+    for index in range(20):
+        name = f"one-of-two-people-with-a-very-long-name-{index:02}.png"
+        save(photo(index, size), tmp_path / "raw/images" / name)
+        save(two, tmp_path / "raw/masks" / name)
+    folders = ("--images", tmp_path / "raw/images", "--masks", tmp_path / "raw/masks")
+    prepare(*folders, "--test", 0, "--val", 0, "--out", tmp_path / "out")
+    prepare("--manifest", tmp_path / "out", "--whole", "--out", tmp_path / "again")
+    for out in ("out", "again"):
+        held = defaultdict(list)
+        for row in read_manifest(tmp_path / out):
+            assert row.extra["is_crop"]
+            if "group" not in row.extra:
+                held[row.extra["origin"]["sha256"]].append(held_back(row, share=0.5))
+        pairs = [answers for answers in held.values() if len(answers) == 2]
+        assert len(pairs) >= 12
+        assert all(first == second for first, second in pairs)
+        assert {first for first, _ in pairs} == {True, False}
 
 
 def test_masks_of_other_weights_are_made_anew(raw: Path, tmp_path: Path) -> None:

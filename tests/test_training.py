@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,23 +217,32 @@ def test_stop_of_a_run_that_lost_a_worker(data: Path, tmp_path: Path) -> None:
     assert "--resume" in output
 
 
-def test_damaged_picture_ends_a_run_with_its_name(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [("image", "cannot be read as a picture"), ("mask", "the mask is 80x80 pixels")],
+    ids=["damaged picture", "mask of another size"],
+)
+def test_what_is_wrong_with_a_file_ends_a_run_with_its_name(
+    data: Path, tmp_path: Path, key: str, problem: str
+) -> None:
     """An error in a process that prepares pictures: one line, and none is waited for."""
-    manifest = tmp_path / "manifest.jsonl"
+    manifest, wrong = tmp_path / "manifest.jsonl", tmp_path / "wrong.png"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
+    if key == "image":
+        wrong.write_bytes((data.parent / rows[0]["image"]).read_bytes()[:2000])
+    else:
+        Image.new("1", (80, 80), 1).save(wrong)
     for row in rows:
-        row |= {key: str(data.parent / row[key]) for key in ("image", "mask") if row[key]}
-    damaged = tmp_path / "damaged.png"
-    damaged.write_bytes(Path(rows[0]["image"]).read_bytes()[:2000])
-    for row in rows[:20]:
-        row["image"] = str(damaged)
+        row |= {name: str(data.parent / row[name]) for name in ("image", "mask") if row[name]}
+        row[key] = str(wrong) if row["mask"] else row[key]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ("--epochs", "1", "--validation-pictures", "0", "--workers", "1")
     done = run(command(manifest, tmp_path / "out", *options), timeout=120)
     assert done.returncode == 1
     message = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(message) == 1
-    assert f" {damaged}: cannot be read as a picture" in message[0]
+    assert str(wrong) in message[0]
+    assert problem in message[0]
     assert "Traceback" not in done.stderr
 
 
@@ -765,6 +775,18 @@ def test_crops_of_a_photo_and_pictures_that_look_alike_are_held_back_together() 
             assert len(set(map(held_back, rows))) == 1
             answers[held_back(rows[0])] += 1
     assert 45 < answers[True] < 150
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"group": None}, {"group": ""}, {"is_crop": True, "origin": "a site"}, {"is_crop": True}],
+    ids=repr,
+)
+def test_what_a_foreign_manifest_says_does_not_decide_what_is_held_back(extra: Any) -> None:
+    """Its rows are drawn one by one, by name."""
+    rows = [Row(Path(f"{number}.jpg"), None, "a", "train") for number in range(200)]
+    told = [dataclasses.replace(row, extra=extra) for row in rows]
+    assert list(map(held_back, told)) == list(map(held_back, rows))
 
 
 def test_commit_is_that_of_this_project_alone(

@@ -85,9 +85,12 @@ def examine() -> Iterator[Finding]:
     if not inside:
         text = f"none in this environment ({sys.prefix}); only HumanSegmenter can be used"
         yield Finding("hosts", "note", text)
-    yield from _options()
+    yield _options()
     yield _weights()
     yield from _onnxruntime()
+    # The last one: it imports torch, whose CUDA libraries onnxruntime would then find here,
+    # and not in a host, which asks for onnxruntime first.
+    yield from _yolo()
 
 
 @dataclass(frozen=True)
@@ -152,22 +155,25 @@ def _host(host: str, inside: _Inside | None) -> Finding:
     return Finding(name, state, text)
 
 
-def _options() -> Iterator[Finding]:
-    """What the environment asks of every session, and whether it can be done."""
+def _options() -> Finding:
+    """What the environment asks of every session."""
     try:
         options = Options.from_environment()
     except OptionError as error:
-        yield Finding("options", "wrong", str(error))
-        return
+        return Finding("options", "wrong", str(error))
     defaults = asdict(Options())
     changed = [f"{k}={v}" for k, v in asdict(options).items() if v != defaults[k]]
     text = f"from the environment: {', '.join(changed)}" if changed else "the defaults"
-    yield Finding("options", "ok", text)
-    if options.crop == "yolo":
-        yield _yolo()
+    return Finding("options", "ok", text)
 
 
-def _yolo() -> Finding:
+def _yolo() -> Iterator[Finding]:
+    """Whether YOLO can be had, if the environment asks for it."""
+    try:
+        if Options.from_environment().crop != "yolo":
+            return
+    except OptionError:  # found by _options
+        return
     from .yolo import import_yolo, weights_file
 
     name = f"{ENVIRONMENT_PREFIX}CROP=yolo"
@@ -175,10 +181,12 @@ def _yolo() -> Finding:
         import_yolo()
         file = weights_file()
     except Exception as error:  # noqa: BLE001 - a broken ultralytics or torch fails in any way
-        return Finding(name, "wrong", _in_short(error))
-    if not file.is_file():
-        return Finding(name, "note", f"{file} is downloaded when it is first needed")
-    return Finding(name, "ok", str(file))
+        yield Finding(name, "wrong", _in_short(error))
+        return
+    if file.is_file():
+        yield Finding(name, "ok", str(file))
+    else:
+        yield Finding(name, "note", f"{file} is downloaded when it is first needed")
 
 
 def _weights() -> Finding:

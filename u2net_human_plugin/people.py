@@ -47,7 +47,7 @@ LARGE = 0.5
 SURE_IN_PART = 0.975
 #: Regions of the coarse map with fewer cells than this are noise, not people,
 MIN_CELLS = 4
-#: and so are those with less than this share of the largest region's cells.
+#: and so are, in a first look, those with less than this share of the largest region's cells.
 MIN_SHARE = 0.01
 #: A person is looked at closer when the crop's longer side, as a share of the picture's
 #: same side, is below this; beyond it the context that a crop cuts away costs more than
@@ -70,17 +70,19 @@ def locate(
     size_wh: Size,
     above: float = LOCATE_ABOVE,
     seen: float = SEEN_ABOVE,
+    min_share: float = MIN_SHARE,
 ) -> Boxes:
     """Boxes of the connected regions of a coarse alpha map: (h,w) in 0…1 → (N,4) xyxy.
 
     People who touch in the map are one region, hence one box; at the low default even a
     haze between them joins them. The boxes are scaled to a picture of ``size_wh`` pixels.
-    Regions without an alpha of ``seen`` are left out.
+    Regions without an alpha of ``seen`` are left out, and so are those with less than
+    ``min_share`` of the largest one's cells.
     """
     runs = region_runs(alpha >= above)
     cells = region_cells(runs)
     is_seen = region_peaks(alpha, runs) >= seen
-    enough = max(MIN_CELLS, MIN_SHARE * cells[is_seen].max(initial=0))
+    enough = max(MIN_CELLS, min_share * cells[is_seen].max(initial=0))
     boxes = region_boxes_xyxy(runs)[is_seen & (cells >= enough)]
     return _scaled_xyxy(boxes, alpha.shape, size_wh)
 
@@ -88,7 +90,8 @@ def locate(
 def locate_in_mask(mask: Image.Image) -> Boxes:
     """Boxes of the people in a finished "L" mask: (N,4) xyxy. Who touches in it is one."""
     grid = np.asarray(_on_grid(mask), np.float32) / np.float32(255)
-    return locate(grid, mask.size, above=SEEN_ABOVE)
+    # What is small in it was looked at closer, and is nobody's noise any more.
+    return locate(grid, mask.size, above=SEEN_ABOVE, min_share=0)
 
 
 def parts_xyxy(regions_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, int]]:

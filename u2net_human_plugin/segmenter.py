@@ -90,8 +90,9 @@ class HumanSegmenter:
             regions = people.locate(coarse, rgb.size)
             overlooked = self._overlooked(regions, rgb, brightest, options)
             regions = np.concatenate((regions, overlooked))
-            places = people.extended_xyxy(regions, regions)
-            if options.crop == "yolo":
+            if options.crop == "self":
+                places = people.extended_xyxy(regions, regions)
+            else:
                 boxes = people.checked_boxes(self.detector(rgb), rgb.size)
                 kept = people.choose(boxes, options, rgb.size)
                 places = people.extended_xyxy(boxes[kept], regions)
