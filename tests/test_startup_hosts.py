@@ -128,38 +128,37 @@ def test_register_from_inside_the_hosts_own_import(
     assert done.stderr == ""
 
 
+REGISTER_MEANWHILE = """
+import threading, time, u2net_human_plugin.hosts
+thread = threading.Thread(target=__import__, args=["rembg.sessions"])
+thread.start()
+while "rembg.sessions" not in sys.modules:
+    time.sleep(0.001)
+print(u2net_human_plugin.register()["rembg"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "look", "expected"),
+    [
+        pytest.param("", REGISTRIES, ["registered", "1"], id="register() waits for that import"),
+        # As rembg does without onnxruntime.
+        pytest.param("; sys.exit(1)", "", ["waiting"], id="the host exits, register() does not"),
+    ],
+)
 def test_register_while_another_thread_imports_the_host(
-    launch: Launch, alter_rembg: AlterRembg, packages: str
+    launch: Launch,
+    alter_rembg: AlterRembg,
+    packages: str,
+    *,
+    ends: str,
+    look: str,
+    expected: list[str],
 ) -> None:
-    """register() waits for that import and then registers."""
-    code = f"""{packages}
-import threading, time, u2net_human_plugin.hosts
-thread = threading.Thread(target=__import__, args=["rembg.sessions"])
-thread.start()
-while "rembg.sessions" not in sys.modules:
-    time.sleep(0.001)
-print(u2net_human_plugin.register()["rembg"])
-{REGISTRIES}
-"""
-    done = launch("-S", "-c", code, env=alter_rembg(first="import time; time.sleep(0.3)"))
-    assert (done.stdout.split(), done.stderr) == (["registered", "1"], "")
-
-
-def test_register_while_the_host_exits_in_another_thread(
-    launch: Launch, alter_rembg: AlterRembg, packages: str
-) -> None:
-    """A host that ends its own import, as rembg without onnxruntime, does not end register()."""
-    code = f"""{packages}
-import threading, time, u2net_human_plugin.hosts
-thread = threading.Thread(target=__import__, args=["rembg.sessions"])
-thread.start()
-while "rembg.sessions" not in sys.modules:
-    time.sleep(0.001)
-print(u2net_human_plugin.register()["rembg"])
-"""
-    env = alter_rembg(first="import sys, time; time.sleep(0.3); sys.exit(1)")
-    done = launch("-S", "-c", code, env=env)
-    assert (done.stdout.split(), done.stderr) == (["waiting"], "")
+    """Without the hook: it registers once the import is over, if that leaves a host."""
+    env = alter_rembg(first=f"import sys, time; time.sleep(0.3){ends}")
+    done = launch("-S", "-c", packages + REGISTER_MEANWHILE + look, env=env)
+    assert (done.stdout.split(), done.stderr) == (expected, "")
 
 
 def test_many_threads_import_and_register_at_once(launch: Launch, alter_rembg: AlterRembg) -> None:
