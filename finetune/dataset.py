@@ -111,11 +111,7 @@ class Material:
     @property
     def scenes(self) -> list[Row]:
         """Pictures without people, as far as is known."""
-        return [
-            row
-            for row in self.rows
-            if row.is_scene and "unlabelled_person" not in row.extra.get("flags", ())
-        ]
+        return [row for row in self.rows if row.is_scene and not row.has_unlabelled_person]
 
     @property
     def things(self) -> list[Row]:

@@ -216,6 +216,8 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
     empty_scene = _is_empty_scene(row)
     if not empty_scene and not person.any():
         return {"reason": "its mask is empty, but its row does not call it an empty scene"}
+    if row.is_scene and row.has_unlabelled_person:
+        return {"reason": "its row calls it an empty scene, but a detector saw somebody"}
     files = [row.image, *([row.mask] if isinstance(row.mask, Path) else [])]
     result: dict[str, Any] = {
         "sha256": " ".join(sha256(file) for file in files),

@@ -126,7 +126,7 @@ def compare(onnx: Path, before: str, settings: Settings, force: bool) -> dict[st
     """
     models = {"before": load_predictor(before), "after": load_predictor(str(onnx))}
     rows = choose_rows(settings)
-    judges = [row for row in rows if "unlabelled_person" not in row.extra.get("flags", ())]
+    judges = [row for row in rows if not row.has_unlabelled_person]
     report = make_report(measure(judges, models, settings), models, settings)
     found = objections(report)
     found += [f"{failure['image']}: {failure['error']}" for failure in report["failures"]]

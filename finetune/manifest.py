@@ -80,6 +80,11 @@ class Row:
         return self.mask is None and not self.is_thing
 
     @property
+    def has_unlabelled_person(self) -> bool:
+        """Whether `prepare` saw somebody whom the mask, or the word "scene", leaves out."""
+        return "unlabelled_person" in (self.extra.get("flags") or ())
+
+    @property
     def was_searched(self) -> bool:
         """Whether a detector looked for everybody, also for whom the mask leaves out.
 

@@ -218,6 +218,19 @@ class TestChoice:
         (row,) = choose_rows(Settings(str(tmp_path)))
         assert row.image.name == "scene.png"
 
+    def test_scenes_with_somebody_in_them_are_set_aside(self, pictures, tmp_path):
+        """What a detector takes for a person does not count as a scene to be left empty."""
+        rows = [
+            {"image": str(pictures / "scene.png"), "mask": None, "flags": flags}
+            for flags in (["unlabelled_person"], [], None)
+        ]
+        write_manifest(tmp_path, rows)
+        settings = Settings(str(tmp_path), consistency=0)
+        nobody = Predictor("x", lambda image: np.zeros(image.size[::-1], np.uint8), {})
+        results = measure(choose_rows(settings), {"before": nobody}, settings)
+        assert "a detector saw somebody" in results[0]["reason"]
+        assert [result["empty_scene"] for result in results[1:]] == [True, True]
+
     def test_doubt_is_unknown_where_no_detector_has_looked(self, pictures, tmp_path):
         """Only of what was looked at is it known that its mask leaves nobody out."""
         rows = [
