@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from u2net_human_plugin.people import clip_xyxy, crops_xyxy
+from u2net_human_plugin.boxes import clip_xyxy
+from u2net_human_plugin.people import crops_xyxy
 
 from .manifest import LABELLED, Row
 

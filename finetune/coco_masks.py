@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from u2net_human_plugin.boxes import Boxes
 from u2net_human_plugin.errors import DataError
-from u2net_human_plugin.people import Boxes
 
 from .manifest import SizeError, fit_mask
 from .sources import CocoMask

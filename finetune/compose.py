@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from u2net_human_plugin.people import Boxes
+from u2net_human_plugin.boxes import Boxes
 
 #: A pasted person is never enlarged beyond this: an enlarged edge teaches blurred masks.
 MAX_ENLARGEMENT = 1.15

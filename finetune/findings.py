@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from u2net_human_plugin.boxes import Boxes, area_xyxy, clip_xyxy, intersection_xyxy
 from u2net_human_plugin.errors import DataError
-from u2net_human_plugin.people import Boxes, area_xyxy, clip_xyxy, intersection_xyxy, locate
+from u2net_human_plugin.people import locate
 from u2net_human_plugin.preprocess import to_rgb
 from u2net_human_plugin.yolo import Detector
 

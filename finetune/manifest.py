@@ -26,8 +26,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from u2net_human_plugin.boxes import Boxes
 from u2net_human_plugin.errors import DataError
-from u2net_human_plugin.people import Boxes
 from u2net_human_plugin.preprocess import to_rgb
 
 from .files import written_atomically

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageFilter
 
+from u2net_human_plugin.boxes import area_xyxy, clip_xyxy, joined_xyxy
 from u2net_human_plugin.errors import MissingExtraError
-from u2net_human_plugin.people import area_xyxy, clip_xyxy, joined_xyxy
 from u2net_human_plugin.preprocess import to_rgb
 
 from .files import written_atomically

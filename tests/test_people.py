@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from u2net_human_plugin import people
+from u2net_human_plugin.boxes import Boxes, intersection_xyxy, joined_xyxy
 from u2net_human_plugin.errors import PluginError
 from u2net_human_plugin.options import Options
 from u2net_human_plugin.regions import (
@@ -20,7 +21,7 @@ from u2net_human_plugin.regions import (
 )
 
 
-def boxes(*rows: tuple[float, float, float, float]) -> people.Boxes:
+def boxes(*rows: tuple[float, float, float, float]) -> Boxes:
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
@@ -119,8 +120,8 @@ def test_grow_spreads_both_signs_and_keeps_their_ground() -> None:
 def test_intersection(first: tuple[int, ...], second: tuple[int, ...], area: float) -> None:
     """The common area, the same from both sides."""
     a, b = boxes(first), boxes(second)  # type: ignore[arg-type]
-    assert people.intersection_xyxy(a, b).tolist() == [[area]]
-    assert people.intersection_xyxy(b, a).tolist() == [[area]]
+    assert intersection_xyxy(a, b).tolist() == [[area]]
+    assert intersection_xyxy(b, a).tolist() == [[area]]
 
 
 @pytest.mark.parametrize(
@@ -147,14 +148,14 @@ def test_joined(
     expected: list[tuple[float, float, float, float]],
 ) -> None:
     """Overlapping boxes become their hull; beyond the limit the cheapest pair is joined."""
-    joined = people.joined_xyxy(boxes(*given_boxes), at_most)
+    joined = joined_xyxy(boxes(*given_boxes), at_most)
     assert sorted(joined.tolist()) == sorted(map(list, expected))
 
 
 def test_boxes_whose_hull_does_not_fit_stay_apart() -> None:
     """A chain of three that may be 8 wide is joined as far as that goes, and not given up."""
     chain = boxes((0, 0, 3, 3), (2, 0, 6, 3), (5.5, 0, 10, 3))
-    joined = people.joined_xyxy(chain, fits=lambda hulls: hulls[:, 2] - hulls[:, 0] <= 8)
+    joined = joined_xyxy(chain, people.MAX_CROPS, fits=lambda hulls: hulls[:, 2] - hulls[:, 0] <= 8)
     assert sorted(joined.tolist()) == [[0, 0, 6, 3], [5.5, 0, 10, 3]]
 
 

@@ -1,20 +1,18 @@
 """Where the people are, which of them stay, and where the network should look closer.
 
-Boxes are float32 arrays of shape (N,4) in pixels; ``xyxy`` in a name is their axis order:
-left, top, right, bottom, the last two exclusive. ``size_wh`` is (width, height). All
-functions are pure.
+Boxes and ``size_wh`` are as in :mod:`u2net_human_plugin.boxes`. All functions are pure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
+from .boxes import Boxes, Size, area_xyxy, clip_xyxy, intersection_xyxy, joined_xyxy
 from .errors import PluginError
 from .options import Options
 from .regions import (
@@ -25,9 +23,6 @@ from .regions import (
     region_peaks,
     region_runs,
 )
-
-Boxes = npt.NDArray[np.float32]
-Size = tuple[int, int]
 
 #: Alpha from which a cell of the network's coarse map counts as a person when locating:
 #: low, because a small figure gets faint answers, and the closer look decides.
@@ -190,7 +185,7 @@ def crops_xyxy(boxes_xyxy: Boxes, size_wh: Size) -> list[tuple[int, int, int, in
     centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     crops = clip_xyxy(np.concatenate((centres - half, centres + half), axis=1), size_wh)
     crops = crops[_small(crops, size_wh)]
-    crops = joined_xyxy(crops, fits=lambda hulls: _small(hulls, size_wh))
+    crops = joined_xyxy(crops, MAX_CROPS, fits=lambda hulls: _small(hulls, size_wh))
     crops = crops[_small(crops, size_wh)]
     crops = crops[np.argsort(-area_xyxy(crops), kind="stable")]
     corners = np.concatenate((np.floor(crops[:, :2]), np.ceil(crops[:, 2:])), axis=1).astype(int)
@@ -232,92 +227,6 @@ def keep_only(mask: Image.Image, kept_xyxy: Boxes, dropped_xyxy: Boxes) -> Image
     fate = grow(fate, steps=max(2, max(grid.size) // 40))
     stencil = Image.fromarray(np.where(fate == 1, 255, 0).astype(np.uint8))
     return ImageChops.multiply(mask, stencil.resize(mask.size, Image.Resampling.BILINEAR))
-
-
-def area_xyxy(boxes_xyxy: Boxes) -> npt.NDArray[np.float32]:
-    """(N,4) → (N,), zero for boxes that are turned inside out."""
-    sides = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0)
-    area: npt.NDArray[np.float32] = sides[:, 0] * sides[:, 1]
-    return area
-
-
-def clip_xyxy(boxes_xyxy: Boxes, size_wh: Size) -> Boxes:
-    """The parts of the boxes inside a picture of that size: (N,4) → (N,4)."""
-    return boxes_xyxy.clip(0, np.array([*size_wh, *size_wh], np.float32)).astype(np.float32)
-
-
-def intersection_xyxy(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float32]:
-    """Common area of every pair: (N,4), (M,4) → (N,M)."""
-    low = np.maximum(first_xyxy[:, None, :2], second_xyxy[None, :, :2])
-    high = np.minimum(first_xyxy[:, None, 2:], second_xyxy[None, :, 2:])
-    sides = np.maximum(high - low, 0)
-    area: npt.NDArray[np.float32] = sides[..., 0] * sides[..., 1]
-    return area
-
-
-def joined_xyxy(
-    boxes_xyxy: Boxes,
-    at_most: int = MAX_CROPS,
-    fits: Callable[[Boxes], npt.NDArray[np.bool_]] | None = None,
-) -> Boxes:
-    """Join overlapping boxes into their common hull, then the closest, until ``at_most``.
-
-    (N,4) → (M,4). Boxes stay apart although they overlap if ``fits``, (K,4) → (K,) bool, is
-    false of their hull; ``at_most`` may force others to overlap.
-    """
-    boxes = boxes_xyxy
-    overlap, added = _gains(boxes, boxes, fits)
-    # A pair is counted once.
-    overlap, added[np.tril_indices(len(boxes))] = np.triu(overlap, k=1), np.inf
-    while len(boxes) > 1:
-        if overlap.any():
-            i, j = np.unravel_index(overlap.argmax(), overlap.shape)
-        elif len(boxes) > at_most:
-            i, j = np.unravel_index(added.argmin(), added.shape)
-        else:
-            break
-        hull = _hulls(boxes[[i]], boxes[[j]])[0]
-        stay = np.delete(np.arange(len(boxes)), [i, j])
-        boxes = boxes[stay]
-        new = _gains(boxes, hull, fits)
-        overlap = _with_last(overlap[np.ix_(stay, stay)], new[0], 0)
-        added = _with_last(added[np.ix_(stay, stay)], new[1], np.inf)
-        boxes = np.concatenate((boxes, hull))
-    return boxes
-
-
-def _gains(
-    first_xyxy: Boxes,
-    second_xyxy: Boxes,
-    fits: Callable[[Boxes], npt.NDArray[np.bool_]] | None,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Of every pair, (N,4), (M,4) → twice (N,M): the common area, and what the hull adds.
-
-    If the hull does not fit, the common area counts as 0.
-    """
-    hulls = _hulls(first_xyxy, second_xyxy)
-    overlap = intersection_xyxy(first_xyxy, second_xyxy)
-    if fits is not None:
-        overlap *= fits(hulls.reshape(-1, 4)).reshape(overlap.shape)
-    added = area_xyxy(hulls.reshape(-1, 4)).reshape(overlap.shape)
-    return overlap, added - area_xyxy(first_xyxy)[:, None] - area_xyxy(second_xyxy)[None]
-
-
-def _hulls(first_xyxy: Boxes, second_xyxy: Boxes) -> Boxes:
-    """Common hull of every pair: (N,4), (M,4) → (N,M,4)."""
-    low = np.minimum(first_xyxy[:, None, :2], second_xyxy[None, :, :2])
-    high = np.maximum(first_xyxy[:, None, 2:], second_xyxy[None, :, 2:])
-    return np.concatenate((low, high), axis=2)
-
-
-def _with_last(
-    pairs: npt.NDArray[np.float32], column: npt.NDArray[np.float32], rest: float
-) -> npt.NDArray[np.float32]:
-    """(N,N) and (N,1) → (N+1,N+1): one more box, whose row is ``rest``."""
-    count = len(pairs)
-    larger = np.full((count + 1, count + 1), rest, np.float32)
-    larger[:count, :count], larger[:count, count:] = pairs, column
-    return larger
 
 
 def _small(crops_xyxy: Boxes, size_wh: Size) -> npt.NDArray[np.bool_]:

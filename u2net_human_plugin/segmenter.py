@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from . import people
+from .boxes import Boxes, joined_xyxy
 from .errors import DataError, WeightsError
 from .network import Network, load_onnx
 from .options import Options, refuse_unknown
@@ -85,7 +86,7 @@ class HumanSegmenter:
         brightest = brightest_value(small)
         coarse = self._alphas([small], brightest, options)[0]
         mask = _full_size(coarse, rgb, options)
-        boxes: people.Boxes | None = None
+        boxes: Boxes | None = None
         if options.crop != "off":
             regions = people.locate(coarse, rgb.size)
             overlooked = self._overlooked(regions, rgb, brightest, options)
@@ -115,8 +116,8 @@ class HumanSegmenter:
         return np.asarray(self.mask(image, options), np.float32) / np.float32(255)
 
     def _overlooked(
-        self, regions: people.Boxes, rgb: Image.Image, brightest: int, options: Options
-    ) -> people.Boxes:
+        self, regions: Boxes, rgb: Image.Image, brightest: int, options: Options
+    ) -> Boxes:
         """Boxes (N,4) xyxy of people in parts of the picture, apart from the whole's regions."""
         parts = people.parts_xyxy(regions, rgb.size)
         found = [regions[:0]]
@@ -125,7 +126,7 @@ class HumanSegmenter:
             boxes = people.locate(alpha, (right - left, bottom - top), seen=people.SURE_IN_PART)
             found.append(boxes + np.array([left, top, left, top], np.float32))
         apart = people.apart_xyxy(np.concatenate(found), regions)
-        return people.joined_xyxy(apart, at_most=len(apart))  # whom two parts show is one
+        return joined_xyxy(apart, at_most=len(apart))  # whom two parts show is one
 
     @property
     def _size(self) -> int:
