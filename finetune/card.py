@@ -25,7 +25,7 @@ from u2net_human_plugin.preprocess import SIZE
 
 from .evaluate import Settings
 from .example_pictures import hard_cases, options_shown
-from .files import written_atomically
+from .files import write_text
 from .report import METRICS, TRUSTED, crop_table, share_line, slice_table, tables
 from .sheets import save_sheet
 
@@ -72,8 +72,7 @@ def card(
             raise typer.Exit(1)
         return
     for path in outdated:
-        with written_atomically(path) as temporary:
-            temporary.write_text(texts[path], "utf-8")
+        write_text(path, texts[path])
         print(path)
 
 

@@ -33,7 +33,7 @@ from u2net_human_plugin.options import Options
 
 from . import metrics
 from .bootstrap import RESAMPLES
-from .files import written_atomically
+from .files import write_text
 from .holdout import in_split
 from .journal import Journal
 from .manifest import Row, load_alpha, load_image, read_manifest
@@ -113,8 +113,8 @@ def evaluate(
     with Journal(out / "pictures.jsonl", belongs_to, resume) as journal:
         results = measure(rows, models, settings, journal)
     report = make_report(results, models, settings)
-    _write(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    _write(out / "report.md", markdown(report))
+    write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "report.md", markdown(report))
     if sheets:
         _draw(results, rows, models, out)
     print(markdown(report))
@@ -313,12 +313,6 @@ def _name(row: Row, settings: Settings) -> str:
     return (
         row.image.relative_to(folder) if row.image.is_relative_to(folder) else row.image
     ).as_posix()
-
-
-def _write(path: Path, text: str) -> None:
-    with written_atomically(path) as temporary:
-        # A file's name may be no UTF-8.
-        temporary.write_text(text, "utf-8", errors="backslashreplace")
 
 
 def _progress(results: Iterable[T], total: int) -> Iterator[T]:

@@ -27,3 +27,12 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, that appears whole or not at all.
+
+    What is no UTF-8, in another file's name, becomes an escape, which JSON reads back as it was.
+    """
+    with written_atomically(path) as temporary:
+        temporary.write_text(text, "utf-8", errors="backslashreplace")

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from u2net_human_plugin.errors import DataError
 
-from .files import written_atomically
+from .files import write_text
 
 
 class Journal:
@@ -39,8 +39,7 @@ class Journal:
             results = (json.loads(line) for line in lines if line.endswith("}"))
             self.done = {result["row"]: result for result in results}
         kept = [first, *(json.dumps(result) for result in self.done.values())]
-        with written_atomically(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept), "utf-8")
+        write_text(path, "".join(line + "\n" for line in kept))
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def add(self, result: dict[str, Any]) -> None:

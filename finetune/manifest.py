@@ -30,7 +30,7 @@ from u2net_human_plugin.boxes import Boxes
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import to_rgb
 
-from .files import written_atomically
+from .files import write_text
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -141,10 +141,7 @@ def read_manifest(path: Path | str, *, check_files: bool = True) -> list[Row]:
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
     """Write ``rows`` to ``path`` in one step, file paths relative to its folder."""
-    text = "".join(to_json(row, path.parent) + "\n" for row in rows)
-    with written_atomically(path) as temporary:
-        # What is no UTF-8 in a file's name becomes an escape, which JSON reads back as it was.
-        temporary.write_text(text, "utf-8", errors="backslashreplace")
+    write_text(path, "".join(to_json(row, path.parent) + "\n" for row in rows))
 
 
 def to_json(row: Row, folder: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .collection import Outcome, Plan
-from .files import written_atomically
+from .files import write_text
 from .manifest import SPLITS
 
 #: So many names are listed for each reason in Markdown; the JSON has all.
@@ -25,9 +25,7 @@ def write_report(outcome: Outcome, plan: Plan, out: Path) -> str:
         "report.md": markdown(content),
     }
     for name, text in files.items():
-        with written_atomically(out / name) as temporary:
-            # A file's name may be no UTF-8.
-            temporary.write_text(text, "utf-8", errors="backslashreplace")
+        write_text(out / name, text)
     aside = "".join(f"\n  {count} × {reason}" for reason, count in content["reasons"].items())
     return (
         f"{content['rows']} rows from {content['candidates']} candidates in {out} "

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from u2net_human_plugin.errors import DataError, WeightsError
 from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
 
-from .files import written_atomically
+from .files import write_text, written_atomically
 from .manifest import Row
 
 
@@ -61,10 +61,8 @@ def save(path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
     description of the same run, never a checkpoint without one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(path.with_suffix(".json")) as temporary:
-        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        # A path may be no UTF-8.
-        temporary.write_text(text, "utf-8", errors="backslashreplace")
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_text(path.with_suffix(".json"), text)
     with written_atomically(path) as temporary:
         torch.save(content, temporary)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import TEMPORARY, written_atomically
+from .files import TEMPORARY, write_text, written_atomically
 
 #: So many digits of its checksum are in a content's interim name.
 _SHOWN = 12
@@ -79,5 +79,4 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
