@@ -1,7 +1,7 @@
 """Reading U²-Net checkpoints of every kind into a :class:`~u2net_human_plugin.u2net.U2Net`.
 
-Accepted are official ``.pth`` state dicts (full and lite), state dicts saved by
-``python -m finetune train``, and the official ``.onnx`` files that rembg downloads.
+Accepted are official ``.pth`` state dicts (full and lite), state dicts of any variant saved
+by ``python -m finetune train``, and the official ``.onnx`` files that rembg downloads.
 A ``.pth`` is opened with ``weights_only=True``: a pickle with code in it is refused,
 never run.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from .errors import MissingExtraError, WeightsError
 from .u2net import FULL_RESOLUTION_PARTS, Decoder, U2Net, Variant, fold_batch_norm
 
 _EXPECTED = (
-    "a U²-Net state dict (.pth; full or lite, official or from `python -m finetune train`) "
+    "a U²-Net state dict (.pth; full, wide or lite, official or from `python -m finetune train`) "
     "or an official U²-Net .onnx file"
 )
 
@@ -34,7 +34,7 @@ def load_checkpoint(
 ) -> U2Net:
     """Read a checkpoint and return the network in ``eval`` mode, on the CPU, float32.
 
-    The variant (full or lite) is recognised from the file. Networks read from
+    The variant is recognised from the file. Networks read from
     ``.onnx`` come back with folded batch normalisation, as the file holds them.
 
     With ``inference``, our own ``.onnx`` files are accepted, too. They hold no more than
@@ -65,7 +65,7 @@ def load_state_dict(state: Mapping[str, Any], decoder: Decoder, origin: str) -> 
     if not isinstance(first, Tensor) or first.ndim != 4:
         keys = ", ".join(sorted(state)[:3]) or "nothing"
         raise WeightsError(f"{origin}: not a U²-Net (it holds {keys} …); expected {_EXPECTED}.")
-    variant: Variant = "full" if first.shape[0] == 32 else "lite"
+    variant = _variant(state)
     model = U2Net(variant, decoder)
     if not any(".bn_s1." in key for key in state):
         fold_batch_norm(model)
@@ -78,6 +78,14 @@ def load_state_dict(state: Mapping[str, Any], decoder: Decoder, origin: str) -> 
             f"expected {_EXPECTED}."
         ) from None
     return model
+
+
+def _variant(state: Mapping[str, Any]) -> Variant:
+    """Which U²-Net a state dict is of: its widths at a shallow and at a deep stage say so."""
+    if state["stage1.rebnconv1.conv_s1.weight"].shape[0] == 32:
+        return "full"
+    deep = state.get("stage5.rebnconv1.conv_s1.weight")
+    return "wide" if isinstance(deep, Tensor) and deep.shape[0] == 96 else "lite"
 
 
 def _read_pth(path: Path) -> Mapping[str, Any]:
@@ -126,9 +134,10 @@ def _load_onnx(path: Path, decoder: Decoder, inference: bool) -> U2Net:
         for node in graph.node
         if node.op_type == "Conv"
     ]
-    layouts: list[tuple[Variant, tuple[str, ...]]] = [("lite", ()), ("full", ())]
+    layouts: list[tuple[Variant, tuple[str, ...]]]
+    layouts = [(variant, ()) for variant in get_args(Variant)]
     if inference:
-        layouts += [("lite", _NOT_EXPORTED), ("full", _NOT_EXPORTED)]
+        layouts += [(variant, _NOT_EXPORTED) for variant in get_args(Variant)]
     for variant, absent in layouts:
         model = fold_batch_norm(U2Net(variant, "half" if absent else decoder))
         convolutions = [

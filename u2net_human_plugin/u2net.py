@@ -1,9 +1,10 @@
-"""The U²-Net architecture in PyTorch, full (44.0 M parameters) and lite (1.13 M).
+"""The U²-Net architecture in PyTorch: full (44.0 M parameters), wide (6.7 M) and lite (1.13 M).
 
 Written from the structure in Qin et al., "U²-Net: Going Deeper with Nested
 U-Structure for Salient Object Detection", Pattern Recognition 106 (2020),
 arXiv:2005.09007 (figures 2 and 5, table 1). The attribute names are those of the
-authors' published checkpoints, so that official ``.pth`` files load strictly.
+authors' published checkpoints, so that official ``.pth`` files load strictly. ``wide`` is
+ours: the lite network with wider deep stages.
 
 One building block, the residual U-block (RSU), is repeated at every stage: six
 encoder stages, five decoder stages, and one single-channel *side output* per
@@ -19,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Variant = Literal["full", "lite"]
+Variant = Literal["full", "wide", "lite"]
 Decoder = Literal["full", "half"]
 
 
-class _Stage(NamedTuple):
+class Stage(NamedTuple):
     """One RSU: number of levels, channels in, inside and out, and whether it is dilated."""
 
     height: int
@@ -33,34 +34,49 @@ class _Stage(NamedTuple):
     dilated: bool = False
 
 
-# Table 1 of the paper. A dilated stage keeps its resolution (its maps are already
-# 20x20 or 10x10 for a 320x320 input) and widens its view by dilation instead.
-_STAGES: dict[Variant, dict[str, _Stage]] = {
+#: The variants, stage by stage: "full" and "lite" are table 1 of the paper, "wide" keeps lite's
+#: shallow stages, where the arithmetic is, and widens the deep ones, whose small maps cost
+#: little. A dilated stage keeps its resolution (its maps are already 20x20 or 10x10 for a
+#: 320x320 input) and widens its view by dilation instead.
+STAGES: dict[Variant, dict[str, Stage]] = {
     "full": {
-        "stage1": _Stage(7, 3, 32, 64),
-        "stage2": _Stage(6, 64, 32, 128),
-        "stage3": _Stage(5, 128, 64, 256),
-        "stage4": _Stage(4, 256, 128, 512),
-        "stage5": _Stage(4, 512, 256, 512, dilated=True),
-        "stage6": _Stage(4, 512, 256, 512, dilated=True),
-        "stage5d": _Stage(4, 1024, 256, 512, dilated=True),
-        "stage4d": _Stage(4, 1024, 128, 256),
-        "stage3d": _Stage(5, 512, 64, 128),
-        "stage2d": _Stage(6, 256, 32, 64),
-        "stage1d": _Stage(7, 128, 16, 64),
+        "stage1": Stage(7, 3, 32, 64),
+        "stage2": Stage(6, 64, 32, 128),
+        "stage3": Stage(5, 128, 64, 256),
+        "stage4": Stage(4, 256, 128, 512),
+        "stage5": Stage(4, 512, 256, 512, dilated=True),
+        "stage6": Stage(4, 512, 256, 512, dilated=True),
+        "stage5d": Stage(4, 1024, 256, 512, dilated=True),
+        "stage4d": Stage(4, 1024, 128, 256),
+        "stage3d": Stage(5, 512, 64, 128),
+        "stage2d": Stage(6, 256, 32, 64),
+        "stage1d": Stage(7, 128, 16, 64),
+    },
+    "wide": {
+        "stage1": Stage(7, 3, 16, 64),
+        "stage2": Stage(6, 64, 16, 64),
+        "stage3": Stage(5, 64, 32, 64),
+        "stage4": Stage(4, 64, 64, 128),
+        "stage5": Stage(4, 128, 96, 192, dilated=True),
+        "stage6": Stage(4, 192, 96, 192, dilated=True),
+        "stage5d": Stage(4, 384, 96, 192, dilated=True),
+        "stage4d": Stage(4, 320, 64, 128),
+        "stage3d": Stage(5, 192, 32, 64),
+        "stage2d": Stage(6, 128, 16, 64),
+        "stage1d": Stage(7, 128, 16, 64),
     },
     "lite": {
-        "stage1": _Stage(7, 3, 16, 64),
-        "stage2": _Stage(6, 64, 16, 64),
-        "stage3": _Stage(5, 64, 16, 64),
-        "stage4": _Stage(4, 64, 16, 64),
-        "stage5": _Stage(4, 64, 16, 64, dilated=True),
-        "stage6": _Stage(4, 64, 16, 64, dilated=True),
-        "stage5d": _Stage(4, 128, 16, 64, dilated=True),
-        "stage4d": _Stage(4, 128, 16, 64),
-        "stage3d": _Stage(5, 128, 16, 64),
-        "stage2d": _Stage(6, 128, 16, 64),
-        "stage1d": _Stage(7, 128, 16, 64),
+        "stage1": Stage(7, 3, 16, 64),
+        "stage2": Stage(6, 64, 16, 64),
+        "stage3": Stage(5, 64, 16, 64),
+        "stage4": Stage(4, 64, 16, 64),
+        "stage5": Stage(4, 64, 16, 64, dilated=True),
+        "stage6": Stage(4, 64, 16, 64, dilated=True),
+        "stage5d": Stage(4, 128, 16, 64, dilated=True),
+        "stage4d": Stage(4, 128, 16, 64),
+        "stage3d": Stage(5, 128, 16, 64),
+        "stage2d": Stage(6, 128, 16, 64),
+        "stage1d": Stage(7, 128, 16, 64),
     },
 }
 
@@ -100,7 +116,7 @@ class ConvBlock(nn.Module):
 class ResidualUBlock(nn.Module):
     """RSU: a small U-Net inside a residual connection: (N,in,H,W) → (N,out,H,W)."""
 
-    def __init__(self, stage: _Stage) -> None:
+    def __init__(self, stage: Stage) -> None:
         super().__init__()
         height, middle = stage.height, stage.middle
         self.height, self.dilated = height, stage.dilated
@@ -161,7 +177,7 @@ class U2Net(nn.Module):
     def __init__(self, variant: Variant = "full", decoder: Decoder = "full") -> None:
         super().__init__()
         self.variant, self.decoder = variant, decoder
-        stages = _STAGES[variant]
+        stages = STAGES[variant]
         for name, stage in stages.items():
             self.add_module(name, ResidualUBlock(stage))
         for depth in range(1, 7):

@@ -1,0 +1,1 @@
+"""From pictures to a checkpoint: decoded pictures, batches, losses, the loop."""
