@@ -17,6 +17,8 @@ from PIL import Image
 from u2net_human_plugin import benchmark, benchmark_worker
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+#: Where the wheel has the folder ``finetune``.
+TRAINER = "u2net_human_plugin/finetune"
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +34,18 @@ def test_size(wheel):
 
 
 def test_contents(contents):
-    """Both packages, the weights, the start-up files at the root, the licences; no tests."""
+    """The package with the trainer in it, weights, start-up files, licences; no tests."""
     tops = {name.partition("/")[0] for name in contents}
     version = next(top for top in tops if top.endswith(".dist-info"))
     start_up = {"u2net_human_plugin.pth", "u2net_human_plugin.start"}
-    assert tops == {"u2net_human_plugin", "finetune", version, *start_up}
+    assert tops == {"u2net_human_plugin", version, *start_up}
     for suffix in ("json", "onnx", "pth"):
         assert f"u2net_human_plugin/weights/u2net_human_ft.{suffix}" in contents
-    assert {"finetune/__main__.py", "u2net_human_plugin/py.typed"} <= contents
+    assert {
+        f"{TRAINER}/training/loop.py",
+        f"{TRAINER}/__main__.py",
+        "u2net_human_plugin/py.typed",
+    } <= contents
     assert {f"{version}/licenses/LICENSE", f"{version}/licenses/NOTICE"} <= contents
 
 
@@ -47,7 +53,7 @@ def test_nothing_unwanted(contents):
     """No YOLO weights, no pictures, no caches."""
     allowed = (".py", ".json", ".onnx", ".pth", ".start", ".typed", ".jinja")
     strange = {n for n in contents if not n.endswith(allowed) and ".dist-info/" not in n}
-    assert strange == {"finetune/README.md"}
+    assert strange == {f"{TRAINER}/README.md"}
 
 
 def test_start_up_names_agree(wheel):

@@ -37,7 +37,7 @@ _EXPORT = """
 import sys
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from finetune.onnx_file import write_onnx
+from u2net_human_plugin.finetune.publishing.onnx_file import write_onnx
 from u2net_human_plugin.checkpoint import load_checkpoint
 size = int(sys.argv[3])
 model = load_checkpoint(sys.argv[1], "half")
