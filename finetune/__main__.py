@@ -10,7 +10,9 @@ import typer
 
 from u2net_human_plugin.errors import PluginError
 
-from .benchmarks.training import benchmark
+from .benchmarks.plugin import plugin
+from .benchmarks.server import server
+from .benchmarks.training import training
 from .data.complete import complete
 from .data.prepare import prepare
 from .evaluation.evaluate import evaluate
@@ -41,7 +43,12 @@ app.command()(compose)
 app.command()(evaluate)
 app.command()(export)
 app.command()(card)
-app.command()(benchmark)
+
+benchmark = typer.Typer(help="What things cost: the plugin, rembg's server, a training step.")
+benchmark.command()(plugin)
+benchmark.command()(server)
+benchmark.command()(training)
+app.add_typer(benchmark, name="benchmark")
 
 
 def main() -> None:

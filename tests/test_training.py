@@ -791,9 +791,11 @@ def test_commit_is_that_of_this_project_alone(
 
 
 def test_benchmark_compares_every_loop_with_the_plain_one() -> None:
-    """finetune benchmark --json: a speed for each loop, the plain one's ratio is one."""
+    """finetune benchmark training --json: a speed for each loop, the plain one's ratio is one."""
     options = ["--size", "64", "--batch", "1", "--steps", "1", "--rounds", "1", "--json"]
-    done = run([sys.executable, "-m", "u2net_human_plugin.finetune", "benchmark", *options])
+    done = run(
+        [sys.executable, "-m", "u2net_human_plugin.finetune", "benchmark", "training", *options]
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert list(result["times_plain"]) == ["plain", "full", "half", "bf16"]

@@ -1,9 +1,9 @@
-"""python -m finetune benchmark: training speed against a plain loop, measured in turn.
+"""python -m finetune benchmark training: training speed against a plain loop, measured in turn.
 
 The plain loop is what one would write first: the lite network with live batch
 normalisation, glibc's default allocator, a sigmoid and a `BCELoss` for each of the seven
-outputs. Every measurement runs in a process of its own, because the allocator is chosen
-when a process starts; the contestants alternate, so that a machine whose speed drifts
+outputs. Every measurement runs in a process of its own, because what the allocator is told
+holds for all of a process; the contestants alternate, so that a machine whose speed drifts
 slows all of them.
 """
 
@@ -19,13 +19,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..training.allocator import TUNABLES, VARIABLE
-
 Loop = Literal["plain", "full", "half", "bf16"]
 _LOOPS: tuple[Loop, ...] = ("plain", "full", "half", "bf16")
 
 
-def benchmark(
+def training(
     size: Annotated[int, typer.Option(help="Input side in pixels.")] = 256,
     batch: Annotated[int, typer.Option(help="Pictures a step.")] = 8,
     steps: Annotated[int, typer.Option(help="Timed steps per measurement.")] = 4,
@@ -60,10 +58,9 @@ def benchmark(
 
 
 def _in_own_process(name: Loop, size: int, batch: int, steps: int) -> float:
-    environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
-    if name != "plain":
-        environment[VARIABLE] = TUNABLES
-    command = [sys.executable, "-m", "finetune", "benchmark", "--loop", name]
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    program = __package__.rpartition(".")[0]
+    command = [sys.executable, "-m", program, "benchmark", "training", "--loop", name]
     for option, value in (("--size", size), ("--batch", batch), ("--steps", steps)):
         command += [option, str(value)]
     done = subprocess.run(  # noqa: S603 - this very program
@@ -84,7 +81,10 @@ def _measure(loop: str, size: int, batch: int, steps: int) -> float:
     from u2net_human_plugin.u2net import U2Net, fold_batch_norm
 
     from ..training.losses import deep_supervision
+    from ..training.memory import keep_freed_memory
 
+    if loop != "plain":
+        keep_freed_memory()
     torch.manual_seed(0)
     in_bfloat16 = loop == "bf16"
     model = U2Net("lite", "half" if loop in ("half", "bf16") else "full").train()

@@ -15,9 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from u2net_human_plugin.boxes import Boxes, area_xyxy, clip_xyxy, intersection_xyxy
+from u2net_human_plugin.boxes import (
+    Boxes,
+    area_xyxy,
+    clip_xyxy,
+    hull_xyxy,
+    intersection_xyxy,
+    iou_xyxy,
+)
 from u2net_human_plugin.errors import DataError
-from u2net_human_plugin.people import locate
+from u2net_human_plugin.people import extended_xyxy, locate
 from u2net_human_plugin.preprocess import to_rgb
 from u2net_human_plugin.yolo import Detector
 
@@ -204,8 +211,8 @@ def _doubts(
     if not len(seen):
         return ("nobody_detected",)
     labelled = seen[covered >= LABELLED]
-    hulls = np.concatenate((labelled, _hull(labelled))) if len(labelled) else labelled
-    agrees = _iou(_bounding_box(binary), hulls).max(initial=0) >= AGREEING
+    hulls = np.concatenate((labelled, hull_xyxy(labelled))) if len(labelled) else labelled
+    agrees = iou_xyxy(_bounding_box(binary), hulls).max(initial=0) >= AGREEING
     return () if agrees else ("mask_disagrees",)
 
 
@@ -239,12 +246,7 @@ def _regions(mask: Image.Image) -> Boxes:
 def _widened(boxes: Boxes, regions: Boxes) -> Boxes:
     """Boxes that hold the regions they overlap, unless several boxes share such a region."""
     touches = intersection_xyxy(boxes, regions) > 0
-    mine = touches & (touches.sum(axis=0) == 1)
-    widened = boxes.copy()
-    for box, held in zip(widened, mine, strict=True):
-        box[:2] = np.minimum(box[:2], regions[held, :2].min(axis=0, initial=np.inf))
-        box[2:] = np.maximum(box[2:], regions[held, 2:].max(axis=0, initial=0))
-    return widened
+    return extended_xyxy(boxes, regions[touches.sum(axis=0) == 1])
 
 
 def _covered(binary: npt.NDArray[np.bool_], boxes: Boxes) -> npt.NDArray[np.float32]:
@@ -263,17 +265,6 @@ def _largest_share_inside(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float32
 
 def _bounding_box(binary: npt.NDArray[np.bool_]) -> Boxes:
     return np.array([Image.fromarray(binary).getbbox()], np.float32)
-
-
-def _hull(boxes: Boxes) -> Boxes:
-    return np.concatenate((boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)))[None]
-
-
-def _iou(first: Boxes, second: Boxes) -> npt.NDArray[np.float32]:
-    common = intersection_xyxy(first, second)
-    union = area_xyxy(first)[:, None] + area_xyxy(second)[None] - common
-    iou: npt.NDArray[np.float32] = common / np.maximum(union, 1)
-    return iou
 
 
 def _tuples(value: Any) -> Any:

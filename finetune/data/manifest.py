@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from u2net_human_plugin.boxes import Boxes
 from u2net_human_plugin.errors import DataError
@@ -40,7 +40,6 @@ THRESHOLD = 128
 #: A person's box of which the mask covers less than this holds somebody whom the mask leaves out.
 LABELLED = 0.35
 
-_ORIENTATION = 0x0112  # the EXIF tag
 _ALPHA: Literal["alpha"] = "alpha"
 _KEYS = ("image", "mask", "source", "split", "licence", "bystanders")
 
@@ -274,7 +273,7 @@ def fit_mask(picture: Image.Image, mask: Image.Image, name: str) -> Image.Image:
         return mask
     if mask.size == picture.size:
         turned = mask.copy()
-        turned.getexif()[_ORIENTATION] = picture.getexif()[_ORIENTATION]
+        turned.getexif()[ExifTags.Base.Orientation] = picture.getexif()[ExifTags.Base.Orientation]
         return upright(turned)
     raise SizeError(
         f"{name}: the mask is {mask.width}x{mask.height} pixels, the picture "

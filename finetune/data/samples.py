@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import ExifTags, Image, ImageFilter
 
 from u2net_human_plugin.boxes import area_xyxy, clip_xyxy, joined_xyxy
 from u2net_human_plugin.errors import MissingExtraError
@@ -141,7 +141,7 @@ class Writer:
         file = f"images/{name}.{'png' if lossless else 'jpg'}"
         image = rgb.crop(box) if box else rgb
         as_it_is = box is None and picture.mode == "RGB" and picture.format in ("PNG", "JPEG")
-        if as_it_is and picture.getexif().get(0x0112, 1) == 1:
+        if as_it_is and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             self._atomically(file, lambda path: path.write_bytes(original.read_bytes()))
         else:
             self._save(image, file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 
 from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.u2net import U2Net, fold_batch_norm
+
+from ..files import written_atomically
 
 #: Largest difference between torch's and onnxruntime's alpha that an export may show.
 PARITY = 1e-4
@@ -55,8 +56,7 @@ def write_onnx(model: U2Net, path: Path | str, size: int = SIZE) -> float:
         verbose=False,
     )
     assert program is not None
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_atomically(path) as temporary:
         temporary.write_bytes(_without_notes(program.model_proto).SerializeToString())
         session = onnxruntime.InferenceSession(
             temporary.read_bytes(), providers=["CPUExecutionProvider"]
@@ -70,9 +70,6 @@ def write_onnx(model: U2Net, path: Path | str, size: int = SIZE) -> float:
                 f"{path}: onnxruntime and torch differ by {difference:.2g} (at most {PARITY} "
                 "allowed); nothing was written."
             )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return difference
 
 

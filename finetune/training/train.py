@@ -127,9 +127,9 @@ def train(
         typer.echo(f"note: with --batch {batch}, live statistics are noisy", err=True)
     pixels, shares = parse_coarse(coarse), parse_mix(mix)
 
-    from .allocator import restart_with_kept_memory
+    from .memory import keep_freed_memory
 
-    restart_with_kept_memory()
+    keep_freed_memory()
 
     from . import loop, run
 

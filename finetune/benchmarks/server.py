@@ -1,4 +1,4 @@
-"""``python -m u2net_human_plugin stress``: rembg's HTTP server with our model, under load.
+"""python -m finetune benchmark server: rembg's HTTP server with our model, under load.
 
 What somebody wants to know who runs ``rembg s`` for weeks: are the answers right while many
 are asked for at once, does memory level off, does every session that the server keeps for a
@@ -7,7 +7,6 @@ new ``extras`` string cost anything, and do threads end? All of it on 127.0.0.1.
 
 from __future__ import annotations
 
-import argparse
 import io
 import itertools
 import json
@@ -22,15 +21,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 from PIL import Image
 
-from .errors import MissingExtraError, PluginError
-from .segmenter import HumanSegmenter
-from .weights import MODEL_NAME
+from u2net_human_plugin.errors import MissingExtraError
+from u2net_human_plugin.segmenter import HumanSegmenter
+from u2net_human_plugin.weights import MODEL_NAME
+
+from ..files import write_text
 
 if TYPE_CHECKING:
     import httpx
@@ -129,26 +131,33 @@ class Server:
         return int(self.process.memory_info().rss)
 
 
-def main(given: argparse.Namespace) -> int:
-    """Run the test and print its figures; 0 if all of them are within their limits."""
+def server(
+    clients: Annotated[int, typer.Option(help="requests at a time")] = 16,
+    requests: Annotated[int, typer.Option(help="of mixed sizes")] = 500,
+    extras: Annotated[int, typer.Option(help="different ones")] = 1000,
+    minutes: Annotated[float, typer.Option(help="at most")] = 60,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the figures to this file as well")
+    ] = None,
+) -> None:
+    """Put rembg's HTTP server under load, on 127.0.0.1; exit with 0 if all is within its limits."""
     try:
         questions = make_questions()
-        with running_server(given.minutes * 60) as server:
-            figures = measure(server, questions, given.clients, given.requests, given.extras)
+        with running_server(minutes * 60) as running:
+            figures = measure(running, questions, clients, requests, extras)
     except TimeoutError:
-        print(f"not finished after {given.minutes} minutes (--minutes)", file=sys.stderr)
-        return 1
-    except (PluginError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        sys.exit(f"not finished after {minutes} minutes (--minutes)")
+    except RuntimeError as error:
+        sys.exit(str(error))
     for line in figures["wrong"][:10]:
         print(f"wrong answer: {line}")
     print(describe(figures))
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    if json_file:
+        write_text(json_file, json.dumps(figures, indent=1) + "\n")
     missed = objections(figures)
     print("\n".join(f"FAILED: {line}" for line in missed) or "all within the limits")
-    return 1 if missed else 0
+    if missed:
+        raise typer.Exit(1)
 
 
 def measure(

@@ -1,7 +1,7 @@
-"""The measurements of :mod:`.benchmark` that load networks, each run as a process of its own.
+"""The measurements of :mod:`.plugin` that load networks, each run as a process of its own.
 
-``python -m u2net_human_plugin.benchmark_worker MEASUREMENT RESULT.json ARGUMENT…``, under
-the environment variables that :mod:`.benchmark` sets.
+``python -m finetune.benchmarks.plugin_measurements MEASUREMENT RESULT.json ARGUMENT…``, under
+the environment variables that :mod:`.plugin` sets.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from .benchmark import SIZES
-from .hosts import register
-from .network import Array, Network, load_onnx
-from .segmenter import HumanSegmenter
-from .weights import MODEL_NAME, find_weights
+from u2net_human_plugin.hosts import register
+from u2net_human_plugin.network import Array, Network, load_onnx
+from u2net_human_plugin.segmenter import HumanSegmenter
+from u2net_human_plugin.weights import MODEL_NAME, find_weights
+
+from ..data.manifest import load_image, load_mask, read_manifest
+from ..evaluation.evaluate import evenly
+from ..evaluation.metrics import iou
+from .plugin import SIZES
 
 _PICTURES = 50
 
@@ -103,10 +106,13 @@ def peak(model: str, label: str) -> float:
 def masks(weights: str, manifest: str, split: str, limit: str) -> dict[str, Any]:
     """Mean IoU of both sessions' masks, by source, and their difference."""
     ours, theirs = _session(MODEL_NAME), _session("u2netp")
+    rows = [row for row in read_manifest(manifest) if row.split == split]
+    rows = [row for row in rows if row.mask not in (None, "alpha")]
     scores: dict[str, list[tuple[float, float]]] = {}
-    for source, picture, truth in _rows(Path(manifest), split, int(limit)):
-        found = [_iou(session.predict(picture)[0], truth) for session in (ours, theirs)]
-        scores.setdefault(source, []).append((found[0], found[1]))
+    for row in evenly(rows, int(limit) or None):
+        picture, truth = load_image(row), np.asarray(load_mask(row))
+        found = [iou(np.asarray(session.predict(picture)[0]), truth) for session in (ours, theirs)]
+        scores.setdefault(row.source, []).append((found[0], found[1]))
     figures = {}
     for source, pairs in scores.items():
         own, other = np.mean(pairs, axis=0)
@@ -143,7 +149,7 @@ def endurance(calls: str) -> dict[str, float]:
 
 def transparent_background(rounds: str) -> dict[str, Any]:
     """Our mode beside the host's "fast", and torch beside onnxruntime."""
-    from .benchmark_transparent_background import measure
+    from .transparent_background import measure
 
     return measure(int(rounds))
 
@@ -172,28 +178,6 @@ def _matrix_product_rate(side: int = 1536) -> float:
     """Multiply-accumulates per second, in 10⁹, of a float32 matrix product by numpy."""
     matrix = np.ones((side, side), np.float32)
     return side**3 / _seconds(np.matmul, matrix, matrix) / 1e9
-
-
-def _rows(
-    manifest: Path, split: str, limit: int
-) -> Iterator[tuple[str, Image.Image, npt.NDArray[np.bool_]]]:
-    """Source, RGB picture and true mask of the split's labelled pictures, all or ``limit``."""
-    rows = [json.loads(line) for line in manifest.read_text("utf-8").splitlines() if line]
-    rows = [row for row in rows if row["split"] == split and row["mask"] not in (None, "alpha")]
-    if 0 < limit < len(rows):  # evenly spaced, so that a limit takes from all sources
-        rows = [rows[number * len(rows) // limit] for number in range(limit)]
-    for row in rows:
-        with Image.open(manifest.parent / row["image"]) as image:
-            picture = image.convert("RGB")
-        with Image.open(manifest.parent / row["mask"]) as image:
-            truth = np.asarray(image.convert("L")) >= 128
-        yield row["source"], picture, truth
-
-
-def _iou(mask: Image.Image, truth: npt.NDArray[np.bool_]) -> float:
-    found = np.asarray(mask) >= 128
-    union = int((found | truth).sum())
-    return int((found & truth).sum()) / union if union else 1.0
 
 
 def _memory(field: str) -> int:

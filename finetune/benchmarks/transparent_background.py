@@ -1,6 +1,6 @@
 """What a picture costs in transparent-background: our mode beside the host's ``fast``.
 
-``python -m u2net_human_plugin benchmark`` runs :func:`measure`. The host's network gets
+``python -m finetune benchmark plugin`` runs :func:`measure`. The host's network gets
 random weights: its time does not depend on them, and nothing is downloaded.
 """
 
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .benchmark import SIZES
-from .network import load_onnx, load_torch
-from .preprocess import SIZE
-from .weights import MODEL_NAME, bundled
+from u2net_human_plugin.network import load_onnx, load_torch
+from u2net_human_plugin.preprocess import SIZE
+from u2net_human_plugin.weights import MODEL_NAME, bundled
+
+from .plugin import SIZES
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _removers() -> tuple[Any, Any]:
     import torch
     from transparent_background import Remover
 
-    from .hosts import register
+    from u2net_human_plugin.hosts import register
 
     register()
     host = sys.modules["transparent_background.Remover"]

@@ -1,13 +1,12 @@
-"""``python -m u2net_human_plugin benchmark``: what the plugin costs, beside rembg's own u2netp.
+"""python -m finetune benchmark plugin: what the plugin costs, beside rembg's own u2netp.
 
 Both sides hold the same weights: the official U²-Netp, here exported as the bundled file is,
-with the half decoder (needs the extra ``train``; without it, the bundled weights are timed).
-Everything that is compared is measured in turn in one run, so that a busy machine slows both.
+with the half decoder. Everything that is compared is measured in turn in one run, so that a
+busy machine slows both.
 """
 
 from __future__ import annotations
 
-import argparse
 import compileall
 import json
 import os
@@ -21,51 +20,62 @@ import time
 import venv
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from . import __version__
-from .preprocess import REMBG_SIZE, SIZE
-from .weights import ENVIRONMENT_VARIABLE, MODEL_NAME, bundled
+import typer
+
+import u2net_human_plugin
+from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.preprocess import REMBG_SIZE, SIZE
+from u2net_human_plugin.weights import (
+    ENVIRONMENT_VARIABLE,
+    MODEL_NAME,
+    bundled,
+    model_directory_files,
+)
+
+from ..files import write_text
 
 #: Width and height of the pictures that are timed.
 SIZES = {"1 megapixel": (1154, 866), "12 megapixels": (4000, 3000)}
 _STARTS = 101
 _HEAVY = ("PIL", "numpy", "onnxruntime", "rembg", "torch", "transparent_background", "ultralytics")
 
-# The trainer's exporter, in a process of its own: the package never imports the trainer.
-_EXPORT = """
-import sys
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-from u2net_human_plugin.finetune.publishing.onnx_file import write_onnx
-from u2net_human_plugin.checkpoint import load_checkpoint
-size = int(sys.argv[3])
-model = load_checkpoint(sys.argv[1], "half")
-with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-    model(torch.zeros(1, 3, size, size))
-write_onnx(model, sys.argv[2], size)
-print(counter.get_total_flops() // 2)
-"""
 
-
-def main(given: argparse.Namespace) -> int:
-    """Measure, print, and write the figures to ``given.json`` if that is a path."""
+def plugin(
+    u2netp: Annotated[
+        Path | None,
+        typer.Option(help="the official u2netp.onnx  [default: in rembg's model directory]"),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="compare the masks on this manifest's split, too")
+    ] = None,
+    split: Annotated[str, typer.Option(help="the manifest's split")] = "test",
+    limit: Annotated[int | None, typer.Option(help="at most this many of its pictures")] = None,
+    rounds: Annotated[int, typer.Option(help="timings each")] = 7,
+    calls: Annotated[int, typer.Option(help="for memory")] = 1000,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the figures to this file as well")
+    ] = None,
+) -> None:
+    """Start-up, speed and memory of the plugin, beside rembg's own u2netp."""
+    version = u2net_human_plugin.__version__
     figures: dict[str, Any] = {
-        "version": __version__,
+        "version": version,
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
         if hasattr(os, "sched_getaffinity")
         else f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    print(f"u2net-human-plugin {__version__}, Python {figures['python']}, {figures['machine']}")
+    print(f"u2net-human-plugin {version}, Python {figures['python']}, {figures['machine']}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures["start"] = _start(folder)
-        environment, macs = _prepared(given.u2netp, folder)
-        figures["predict"] = _worker(environment, "predict", given.rounds, macs or 0)
+        environment, macs = _prepared(u2netp, folder)
+        figures["predict"] = _worker(environment, "predict", rounds, macs)
         figures["peak_memory_mb"] = _peak_memory(environment)
-        if given.manifest:
-            arguments = (given.manifest.resolve(), given.split, given.limit or 0)
+        if manifest:
+            arguments = (manifest.resolve(), split, limit or 0)
             figures["masks"] = {
                 name: _worker(weights, "masks", name, *arguments)
                 for name, weights in (
@@ -73,16 +83,13 @@ def main(given: argparse.Namespace) -> int:
                     ("bundled", _bundled_on_both_sides(environment, folder)),
                 )
             }
-        figures["endurance"] = _worker(environment, "endurance", given.calls)
+        figures["endurance"] = _worker(environment, "endurance", calls)
         if find_spec("transparent_background"):
             figures["transparent_background"] = _worker(
-                environment, "transparent_background", given.rounds
+                environment, "transparent_background", rounds
             )
-    if given.json:
-        temporary = given.json.with_name(f".{given.json.name}.tmp")
-        temporary.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(temporary, given.json)
-    return 0
+    if json_file:
+        write_text(json_file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
 
 
 def _start(folder: Path) -> dict[str, Any]:
@@ -134,12 +141,12 @@ def _environment(folder: Path, with_plugin: bool) -> Path:
     """A bare virtual environment, the plugin laid into it as its wheel would be."""
     venv.create(folder, with_pip=False, symlinks=os.name != "nt")
     packages = next(folder.glob("[Ll]ib*/**/site-packages"))
-    package = Path(__file__).parent
+    package = Path(u2net_human_plugin.__file__).parent
     if with_plugin:
-        leave_out = shutil.ignore_patterns("weights", "__pycache__")
+        leave_out = shutil.ignore_patterns("weights", "finetune", "__pycache__")
         shutil.copytree(package, packages / package.name, ignore=leave_out)
-        line = f"import {__package__}._startup; {__package__}._startup.install()\n"
-        (packages / f"{__package__}.pth").write_text(line)
+        line = f"import {package.name}._startup; {package.name}._startup.install()\n"
+        (packages / f"{package.name}.pth").write_text(line)
         compileall.compile_dir(packages, quiet=1)  # as pip does at installation
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
@@ -150,11 +157,11 @@ def _modules(python: Path) -> set[str]:
     return set(done.stdout.split())
 
 
-def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int | None]:
+def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int]:
     """Environment variables under which both sides use the official weights, and the MACs."""
     official = u2netp or _in_model_directory()
     if official is None or not official.is_file():
-        raise SystemExit(
+        raise DataError(
             f"{official or 'u2netp.onnx'}: no such file; name the official U²-Netp with "
             "--u2netp, or let rembg download it: rembg d u2netp"
         )
@@ -162,25 +169,28 @@ def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int | 
     home.mkdir()
     shutil.copy(official, home / "u2netp.onnx")
     ours = folder / "ours.onnx"
-    macs, reason = _exported(official, ours, SIZE)
-    if macs is None:
-        print(f"weights         the bundled ones; exporting u2netp failed: {reason}")
-        ours = bundled("onnx").path
-    else:
-        print("weights         the official U²-Netp on both sides, ours with the half decoder")
+    macs = _export(official, ours, SIZE)
+    print("weights         the official U²-Netp on both sides, ours with the half decoder")
     # A matrix product's kernel that somebody set by hand would not be this machine's best.
     unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "U2NET_HUMAN_PLUGIN")
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     return {**kept, "U2NET_HOME": str(home), ENVIRONMENT_VARIABLE: str(ours)}, macs
 
 
-def _exported(checkpoint: Path, target: Path, size: int) -> tuple[int | None, str]:
-    """Export ``checkpoint`` with the half decoder: its MACs, or None and why it failed."""
-    command = [sys.executable, "-c", _EXPORT, str(checkpoint), str(target), str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        return None, (done.stderr.strip().splitlines() or ["?"])[-1]
-    return int(done.stdout.split()[-1]), ""
+def _export(checkpoint: Path, target: Path, size: int) -> int:
+    """Export ``checkpoint`` with the half decoder; return its multiply-accumulates."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from u2net_human_plugin.checkpoint import load_checkpoint
+
+    from ..publishing.onnx_file import write_onnx
+
+    model = load_checkpoint(checkpoint, "half")
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, size, size))
+    write_onnx(model, target, size)
+    return int(counter.get_total_flops()) // 2
 
 
 def _bundled_on_both_sides(environment: dict[str, str], folder: Path) -> dict[str, str]:
@@ -191,16 +201,12 @@ def _bundled_on_both_sides(environment: dict[str, str], folder: Path) -> dict[st
     home = folder / "bundled"
     home.mkdir()
     weights = home / "u2netp.onnx"
-    macs, reason = _exported(bundled("pth").path, weights, REMBG_SIZE)
-    if macs is None:
-        raise SystemExit(f"exporting the bundled weights failed: {reason}")
+    _export(bundled("pth").path, weights, REMBG_SIZE)
     disguised = {"U2NET_HOME": str(home), "MODEL_CHECKSUM_DISABLED": "1"}
     return {**environment, **disguised, ENVIRONMENT_VARIABLE: str(weights)}
 
 
 def _in_model_directory() -> Path | None:
-    from .weights import model_directory_files
-
     new, old = model_directory_files()
     places = (new.parent.parent / "u2netp" / "u2netp.onnx", old.with_name("u2netp.onnx"))
     return next((path for path in places if path.is_file()), None)
@@ -223,8 +229,8 @@ def _peak_memory(environment: dict[str, str]) -> dict[str, dict[str, float]]:
 
 
 def _worker(environment: dict[str, str], name: str, *arguments: object, quiet: bool = False) -> Any:
-    """Run a measurement of :mod:`.benchmark_worker` in a process of its own."""
-    command = [sys.executable, "-m", f"{__package__}.benchmark_worker", name]
+    """Run a measurement of :mod:`.plugin_measurements` in a process of its own."""
+    command = [sys.executable, "-m", f"{__package__}.plugin_measurements", name]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         subprocess.run(  # noqa: S603 - our own interpreter and module
