@@ -10,17 +10,17 @@ import typer
 
 from u2net_human_plugin.errors import PluginError
 
-from . import (
-    benchmark,
-    card,
-    complete,
-    compose_command,
-    evaluate,
-    export,
-    interpolate,
-    prepare,
-    train_command,
-)
+from .benchmarks.plugin import plugin
+from .benchmarks.server import server
+from .benchmarks.training import training
+from .data.complete import complete
+from .data.prepare import prepare
+from .evaluation.evaluate import evaluate
+from .publishing.card import card
+from .publishing.export import export
+from .training.compose import compose
+from .training.interpolate import interpolate
+from .training.train import train
 
 app = typer.Typer(
     help=__doc__,
@@ -35,15 +35,20 @@ def _group() -> None:
     """Fine-tune U²-Net on people: prepare → complete → train → evaluate → export."""
 
 
-app.command("prepare")(prepare.prepare)
-app.command("complete")(complete.complete)
-app.command("train")(train_command.train)
-app.command("interpolate")(interpolate.interpolate)
-app.command("compose")(compose_command.compose)
-app.command("evaluate")(evaluate.evaluate)
-app.command("export")(export.export)
-app.command("card")(card.card)
-app.command("benchmark")(benchmark.benchmark)
+app.command()(prepare)
+app.command()(complete)
+app.command()(train)
+app.command()(interpolate)
+app.command()(compose)
+app.command()(evaluate)
+app.command()(export)
+app.command()(card)
+
+benchmark = typer.Typer(help="What things cost: the plugin, rembg's server, a training step.")
+benchmark.command()(plugin)
+benchmark.command()(server)
+benchmark.command()(training)
+app.add_typer(benchmark, name="benchmark")
 
 
 def main() -> None:

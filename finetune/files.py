@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files: written whole or not at all, and known by their SHA-256."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,3 +37,12 @@ def write_text(path: Path, text: str) -> None:
     """
     with written_atomically(path) as temporary:
         temporary.write_text(text, "utf-8", errors="backslashreplace")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -16,7 +16,6 @@ The first four run in our pipeline and take its options: ``bundled?crop=self&per
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,8 @@ from u2net_human_plugin.options import Options
 from u2net_human_plugin.preprocess import MEAN, REMBG_SIZE, STD
 from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.weights import WeightsFile, bundled
+
+from .files import file_sha256
 
 #: RGB picture, W x H → mask, (H,W) uint8, 255 = person. Safe to call from several threads.
 Segment = Callable[[Image.Image], npt.NDArray[np.uint8]]
@@ -82,18 +83,6 @@ def load_predictor(spec: str, options: Options | None = None) -> Predictor:
     )
 
 
-def sha256(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file's content.
-
-    Raises:
-        WeightsError: the file cannot be read.
-    """
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
 def _own_options(spec: str, query: str, options: Options) -> Options:
     given = dict(parse_qsl(query, keep_blank_values=True))
     names = [field.name for field in dataclasses.fields(Options)]
@@ -121,7 +110,7 @@ def _network(kind: str, name: str, spec: str) -> tuple[Network, dict[str, Any]]:
 
 
 def _facts(kind: str, path: Path) -> dict[str, Any]:
-    return {"kind": kind, "file": path.name, "sha256": sha256(path)}
+    return {"kind": kind, "file": path.name, "sha256": file_sha256(path)}
 
 
 def _minmax(spec: str, path: Path) -> Predictor:

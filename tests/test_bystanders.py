@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
+from u2net_human_plugin.finetune.__main__ import app
+from u2net_human_plugin.finetune.data.manifest import Row, read_manifest, write_manifest
+from u2net_human_plugin.finetune.data.unlabelled import left_out, trimap
+from u2net_human_plugin.finetune.training.checkpoints import data_hash, unordered_data_hash
+from u2net_human_plugin.finetune.training.dataset import Material, Mix, PeopleDataset
 
-from finetune.__main__ import app
-from finetune.bystanders import left_out, trimap
-from finetune.dataset import Material, Mix, PeopleDataset
-from finetune.manifest import Row, read_manifest, write_manifest
-from finetune.training_state import data_hash, unordered_data_hash
 from u2net_human_plugin.errors import DataError
 
 WIDTH, HEIGHT = 300, 200

@@ -12,13 +12,19 @@ import pytest
 from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
+from u2net_human_plugin.finetune.__main__ import app, main
+from u2net_human_plugin.finetune.evaluation import bootstrap, contact_sheet, metrics, report
+from u2net_human_plugin.finetune.evaluation.evaluate import (
+    Settings,
+    choose_rows,
+    evenly,
+    make_report,
+    measure,
+)
+from u2net_human_plugin.finetune.evaluation.results_file import ResultsFile
+from u2net_human_plugin.finetune.predictors import Predictor, load_predictor
+from u2net_human_plugin.finetune.publishing.onnx_file import write_onnx
 
-from finetune import bootstrap, metrics, report, sheets
-from finetune.__main__ import app, main
-from finetune.evaluate import Settings, choose_rows, evenly, make_report, measure
-from finetune.journal import Journal
-from finetune.onnx_file import write_onnx
-from finetune.predictors import Predictor, load_predictor
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError, OptionError, WeightsError
 from u2net_human_plugin.weights import bundled
@@ -63,7 +69,12 @@ def finished(pictures, tmp_path_factory):
     """The command, run as a user runs it, and its output folder."""
     out = tmp_path_factory.mktemp("report")
     command = [
-        *(sys.executable, "-m", "finetune", "evaluate", "--manifest", str(pictures)),
+        *(
+            *(sys.executable, "-m", "u2net_human_plugin.finetune"),
+            "evaluate",
+            "--manifest",
+            str(pictures),
+        ),
         *("--before", MINMAX, "--after", "bundled", "--consistency", "2", "--out", str(out)),
     ]
     return subprocess.run(command, capture_output=True, text=True, check=False), out
@@ -150,33 +161,33 @@ class TestResume:
         settings = Settings(str(pictures), consistency=0, limit=2)
         models = {name: load_predictor("bundled") for name in ("before", "after")}
         rows, path = choose_rows(settings), tmp_path / "pictures.jsonl"
-        with Journal(path, {"run": 1}, resume=False) as journal:
-            whole = measure(rows, models, settings, journal)
+        with ResultsFile(path, {"run": 1}, resume=False) as results_file:
+            whole = measure(rows, models, settings, results_file)
         head, first, second = path.read_text().splitlines()
         marked = json.loads(first) | {"kept": True}
         path.write_text(f"{head}\n{json.dumps(marked)}\n{second[:40]}")
-        with Journal(path, {"run": 1}, resume=True) as journal:
-            again = measure(rows, models, settings, journal)
+        with ResultsFile(path, {"run": 1}, resume=True) as results_file:
+            again = measure(rows, models, settings, results_file)
         assert [entry.get("kept", False) for entry in again] == [True, False]
         assert again[1]["after"]["mae"] == whole[1]["after"]["mae"]
         assert len(path.read_text().splitlines()) == 3
         # A number that stands for another picture by now is measured again.
         rows[0] = rows[1]
-        with Journal(path, {"run": 1}, resume=True) as journal:
-            assert "kept" not in measure(rows, models, settings, journal)[0]
+        with ResultsFile(path, {"run": 1}, resume=True) as results_file:
+            assert "kept" not in measure(rows, models, settings, results_file)[0]
 
     def test_results_of_other_settings_are_neither_taken_over_nor_lost(self, tmp_path):
         """With --resume they are refused; without it they are replaced."""
         path = tmp_path / "pictures.jsonl"
-        with Journal(path, {"run": 1}, resume=False) as journal:
-            journal.add({"row": 7})
-        with Journal(path, {"run": 1}, resume=True) as journal:
-            assert journal.done == {7: {"row": 7}}
+        with ResultsFile(path, {"run": 1}, resume=False) as results_file:
+            results_file.add({"row": 7})
+        with ResultsFile(path, {"run": 1}, resume=True) as results_file:
+            assert results_file.done == {7: {"row": 7}}
         with pytest.raises(DataError, match=r"pictures\.jsonl: holds results of other"):
-            Journal(path, {"run": 2}, resume=True)
+            ResultsFile(path, {"run": 2}, resume=True)
         assert json.loads(path.read_text().splitlines()[1]) == {"row": 7}
-        with Journal(path, {"run": 2}, resume=False) as journal:
-            assert not journal.done
+        with ResultsFile(path, {"run": 2}, resume=False) as results_file:
+            assert not results_file.done
 
 
 class TestChoice:
@@ -194,8 +205,8 @@ class TestChoice:
 
     def test_validation_is_what_the_trainer_holds_back(self, tmp_path):
         """Of a manifest without validation rows, `val` is the trainer's held-back part."""
-        from finetune.holdout import held_back
-        from finetune.manifest import read_manifest
+        from u2net_human_plugin.finetune.data.manifest import read_manifest
+        from u2net_human_plugin.finetune.data.splits import held_back
 
         rows = [{"image": f"{n}.png", "mask": None, "split": "train"} for n in range(60)]
         rows += [{"image": f"{n}.png", "mask": None} for n in range(60)]
@@ -280,7 +291,7 @@ class TestMain:
         def fail():
             raise error
 
-        monkeypatch.setattr("finetune.__main__.app", fail)
+        monkeypatch.setattr("u2net_human_plugin.finetune.__main__.app", fail)
         with pytest.raises(caught):
             main()
 
@@ -432,7 +443,7 @@ def test_sheet_marks_removed_background():
     image = Image.new("RGB", (300, 300), "red")
     mask = np.zeros((300, 300), np.uint8)
     mask[:, 150:] = 255
-    sheet = sheets.draw_sheet([sheets.Example(image, [mask], ["photo", "mask"])])
+    sheet = contact_sheet.draw_sheet([contact_sheet.Example(image, [mask], ["photo", "mask"])])
     assert sheet.size == (2 * 306 + 6, 328 + 6)
     assert sheet.getpixel((6 + 10, 16)) == (255, 0, 0)
     red, green, blue = sheet.getpixel((312 + 10, 16))

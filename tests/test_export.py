@@ -15,11 +15,12 @@ import onnx
 import pytest
 import torch
 from typer.testing import CliRunner
+from u2net_human_plugin.finetune.__main__ import app
+from u2net_human_plugin.finetune.evaluation.evaluate import Settings
+from u2net_human_plugin.finetune.publishing import export, weight_set
+from u2net_human_plugin.finetune.publishing.regressions import objections
+from u2net_human_plugin.finetune.training.checkpoints import record_of
 
-from finetune import export, training_state, weight_set
-from finetune.__main__ import app
-from finetune.evaluate import Settings
-from finetune.gate import objections
 from u2net_human_plugin import weights
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.segmenter import HumanSegmenter
@@ -100,7 +101,7 @@ class TestExport:
     def test_what_follows_exported_weights_knows_their_training(self, exported):
         """The record beside exported weights holds that of the checkpoint, and it is found."""
         _, folder = exported
-        record = training_state.record_of(folder / f"{NAME}.pth")
+        record = record_of(folder / f"{NAME}.pth")
         assert (record["step"], record["started_from"]["step"]) == (3, 2)
 
     def test_pth_is_complete(self, exported):
@@ -256,7 +257,7 @@ class TestGate:
 INSTALLER = """
 import sys
 from pathlib import Path
-from finetune.weight_set import install
+from u2net_human_plugin.finetune.publishing.weight_set import install
 folder, source = Path(sys.argv[1]), Path(sys.argv[2])
 sets = [{suffix: source / f"{name}.{suffix}" for suffix in ("onnx", "pth")} for name in "ab"]
 print("ready", flush=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from u2net_human_plugin.finetune.files import written_atomically
 
-from finetune.files import written_atomically
 from u2net_human_plugin.errors import WeightsError
 from u2net_human_plugin.network import load_onnx
 from u2net_human_plugin.preprocess import SIZE

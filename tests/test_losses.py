@@ -6,9 +6,8 @@ import math
 
 import pytest
 import torch
-
-from finetune.losses import deep_supervision, soft_iou_loss
-from finetune.metrics import EMPTY
+from u2net_human_plugin.finetune.evaluation.metrics import EMPTY
+from u2net_human_plugin.finetune.training.losses import deep_supervision, soft_iou_loss
 
 
 def half(pictures: int = 1, side: int = 20) -> torch.Tensor:

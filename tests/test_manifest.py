@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-from finetune.files import written_atomically
-from finetune.manifest import (
+from u2net_human_plugin.finetune.data.manifest import (
     Row,
     SizeError,
     load_alpha,
@@ -20,6 +18,8 @@ from finetune.manifest import (
     read_manifest,
     write_manifest,
 )
+from u2net_human_plugin.finetune.files import written_atomically
+
 from u2net_human_plugin.errors import DataError
 
 #: The person of the test masks: (H,W) bool, not symmetric in any way.

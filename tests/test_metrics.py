@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-
-from finetune import metrics
+from u2net_human_plugin.finetune.evaluation import metrics
 
 
 def box(top, bottom, left, right, shape=(100, 100)):

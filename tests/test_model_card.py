@@ -12,9 +12,10 @@ import pytest
 from conftest import CHECKOUT
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
+from u2net_human_plugin.finetune.__main__ import app
+from u2net_human_plugin.finetune.evaluation import report
+from u2net_human_plugin.finetune.publishing import card
 
-from finetune import card, report
-from finetune.__main__ import app
 from u2net_human_plugin import weights
 from u2net_human_plugin.errors import DataError
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import u2net_human_plugin.finetune.publishing.onnx_file
+from u2net_human_plugin.finetune.publishing.onnx_file import PARITY, write_onnx
 
-import finetune.onnx_file
-from finetune.onnx_file import PARITY, write_onnx
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.network import OnnxNetwork
 from u2net_human_plugin.preprocess import SIZE
@@ -84,7 +84,7 @@ def test_failed_parity_writes_nothing(tmp_path, monkeypatch):
     """An export that differs from torch raises and leaves the old file as it was."""
     path = tmp_path / "net.onnx"
     path.write_bytes(b"the old file")
-    monkeypatch.setattr(finetune.onnx_file, "PARITY", -1.0)
+    monkeypatch.setattr(u2net_human_plugin.finetune.publishing.onnx_file, "PARITY", -1.0)
     with pytest.raises(RuntimeError, match=r"net\.onnx: .*differ"):
         write_onnx(OneConvolution(), path, size=64)
     assert path.read_bytes() == b"the old file"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -13,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from u2net_human_plugin import benchmark, benchmark_worker
+from u2net_human_plugin.finetune.benchmarks import plugin
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+#: Where the wheel has the folder ``finetune``.
+TRAINER = "u2net_human_plugin/finetune"
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,18 @@ def test_size(wheel):
 
 
 def test_contents(contents):
-    """Both packages, the weights, the start-up files at the root, the licences; no tests."""
+    """The package with the trainer in it, weights, start-up files, licences; no tests."""
     tops = {name.partition("/")[0] for name in contents}
     version = next(top for top in tops if top.endswith(".dist-info"))
     start_up = {"u2net_human_plugin.pth", "u2net_human_plugin.start"}
-    assert tops == {"u2net_human_plugin", "finetune", version, *start_up}
+    assert tops == {"u2net_human_plugin", version, *start_up}
     for suffix in ("json", "onnx", "pth"):
         assert f"u2net_human_plugin/weights/u2net_human_ft.{suffix}" in contents
-    assert {"finetune/__main__.py", "u2net_human_plugin/py.typed"} <= contents
+    assert {
+        f"{TRAINER}/training/loop.py",
+        f"{TRAINER}/__main__.py",
+        "u2net_human_plugin/py.typed",
+    } <= contents
     assert {f"{version}/licenses/LICENSE", f"{version}/licenses/NOTICE"} <= contents
 
 
@@ -47,7 +51,7 @@ def test_nothing_unwanted(contents):
     """No YOLO weights, no pictures, no caches."""
     allowed = (".py", ".json", ".onnx", ".pth", ".start", ".typed", ".jinja")
     strange = {n for n in contents if not n.endswith(allowed) and ".dist-info/" not in n}
-    assert strange == {"finetune/README.md"}
+    assert strange == {f"{TRAINER}/README.md"}
 
 
 def test_start_up_names_agree(wheel):
@@ -133,27 +137,13 @@ def test_links_in_readme(readme):
 
 def test_start_up_loads_nothing_heavy(tmp_path):
     """With the plugin installed, a bare start loads two small modules more and nothing else."""
-    without = benchmark._modules(benchmark._environment(tmp_path / "without", False))
-    with_plugin = benchmark._modules(benchmark._environment(tmp_path / "with", True))
+    without = plugin._modules(plugin._environment(tmp_path / "without", False))
+    with_plugin = plugin._modules(plugin._environment(tmp_path / "with", True))
     assert with_plugin - without == {"u2net_human_plugin", "u2net_human_plugin._startup"}
 
 
-@pytest.mark.parametrize(
-    ("limit", "taken"),
-    [(0, [0, 1, 2, 3, 4]), (2, [0, 2]), (3, [0, 1, 3]), (5, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4])],
-)
-def test_benchmarks_limit(limit, taken, tmp_path):
-    """--limit takes that many of the split's pictures, from the whole of it."""
-    Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    row = {"split": "test", "image": "a.png", "mask": "a.png"}
-    manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text("\n".join(json.dumps({**row, "source": number}) for number in range(5)))
-    assert [source for source, *_ in benchmark_worker._rows(manifest, "test", limit)] == taken
-
-
-@pytest.mark.parametrize("arguments", [["doctor"], ["benchmark"]])
-def test_help(arguments):
-    """Both commands explain themselves."""
-    command = [sys.executable, "-m", "u2net_human_plugin", *arguments, "--help"]
+def test_help():
+    """The command explains itself."""
+    command = [sys.executable, "-m", "u2net_human_plugin", "doctor", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "usage: python -m u2net_human_plugin" in done.stdout

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-
-from finetune.compose import Sample
-from finetune.poses import bent, turned
+from u2net_human_plugin.finetune.training.composition import Sample
+from u2net_human_plugin.finetune.training.warp import bent, turned
 
 
 @pytest.fixture

@@ -21,22 +21,22 @@ import pytest
 import typer
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
+from u2net_human_plugin.finetune.data import prepare as prepare_module
+from u2net_human_plugin.finetune.data import sources
+from u2net_human_plugin.finetune.data.coco import decode
+from u2net_human_plugin.finetune.data.collection import Plan, collect
+from u2net_human_plugin.finetune.data.inspection import Finding
+from u2net_human_plugin.finetune.data.manifest import load_image, load_mask, read_manifest
+from u2net_human_plugin.finetune.data.pseudo_labels import Labeler, load_labeler
+from u2net_human_plugin.finetune.data.samples import Look, cut_out, frames
+from u2net_human_plugin.finetune.data.splits import held_back
 
-from finetune import prepare as prepare_module
-from finetune import sources
-from finetune.coco_masks import decode
-from finetune.collection import Plan, collect
-from finetune.findings import Finding
-from finetune.holdout import held_back
-from finetune.labelers import Labeler, load_labeler
-from finetune.manifest import load_image, load_mask, read_manifest
-from finetune.samples import Look, cut_out, frames
 from u2net_human_plugin.errors import DataError, OptionError
 
 COMMAND = (
     sys.executable,
     "-c",
-    "import typer; from finetune.prepare import prepare as p; typer.run(p)",
+    "import typer; from u2net_human_plugin.finetune.data.prepare import prepare as p; typer.run(p)",
 )
 #: Without YOLO and without colour estimation: what most tests need, in milliseconds.
 PLAIN = ("--find", "masks", "--cutout-colours", "straight")
@@ -550,8 +550,8 @@ def test_a_run_killed_at_any_moment_goes_on(raw: Path, tmp_path: Path) -> None:
         for file in finished(killed):
             Image.open(file).load()
     assert kills >= 2
-    with (killed / ".prepare/findings.jsonl").open("ab") as ledger:
-        ledger.write(b'["torn')
+    with (killed / ".prepare/findings.jsonl").open("ab") as cache:
+        cache.write(b'["torn')
     subprocess.run([*COMMAND, *map(str, [*pairs, killed])], check=True, capture_output=True)
     assert not list(killed.rglob("*.tmp"))
     with_runs = tree(killed)
@@ -738,7 +738,11 @@ def test_names_that_are_no_utf_8_end_no_run(out: str, tmp_path: Path) -> None:
         save(drawn(PERSON), tmp_path / "masks" / picture.name)
     folders = ["--images", source, "--masks", tmp_path / "masks", *PLAIN, "--out", tmp_path / out]
     done = subprocess.run(
-        [sys.executable, "-m", "finetune", "prepare", *map(os.fsencode, folders)],
+        [
+            *(sys.executable, "-m", "u2net_human_plugin.finetune"),
+            "prepare",
+            *map(os.fsencode, folders),
+        ],
         capture_output=True,
         env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
         check=False,

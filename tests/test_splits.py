@@ -9,9 +9,15 @@ from typing import cast
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
-
-from finetune.manifest import Split
-from finetune.splits import NEAR, Member, assign, groups, near_duplicates, perceptual_hashes
+from u2net_human_plugin.finetune.data.manifest import Split
+from u2net_human_plugin.finetune.data.near_duplicates import (
+    NEAR,
+    Member,
+    assign,
+    groups,
+    near_duplicates,
+    perceptual_hashes,
+)
 
 
 def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
@@ -75,7 +81,7 @@ def test_flat_pictures_are_nobodys_duplicates() -> None:
 
 def test_all_pairs_are_compared_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocked matrix product finds exactly the pairs that bit counting finds."""
-    monkeypatch.setattr("finetune.splits._BLOCK", 7)
+    monkeypatch.setattr("u2net_human_plugin.finetune.data.near_duplicates._BLOCK", 7)
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2, (40, 256), np.uint8)
     for index in range(0, 40, 3):  # some are 0 … 70 flipped bits away from their neighbour

@@ -174,11 +174,15 @@ def test_an_editable_install_has_the_hook(
     python = new_environment()
     quietly = ["--no-deps", "--no-index", "--no-build-isolation"]
     pip(python, "install", *quietly, "--editable", CHECKOUT)
-    code = FINDERS + "import u2net_human_plugin; print(u2net_human_plugin.__path__[0])"
+    code = (
+        FINDERS + "import u2net_human_plugin; print(u2net_human_plugin.__path__[0])\n"
+        "import u2net_human_plugin.finetune.files as files; print(files.__file__)"
+    )
     done = subprocess.run(
         [python, "-I", "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.stdout.split() == ["1", str(CHECKOUT / "u2net_human_plugin")]
+    trainer = CHECKOUT / "finetune" / "files.py"
+    assert done.stdout.split() == ["1", str(CHECKOUT / "u2net_human_plugin"), str(trainer)]
     assert done.stderr == ""
 
 

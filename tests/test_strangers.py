@@ -128,8 +128,7 @@ def test_the_trainer_runs_no_code_from_a_checkpoint(way: str, tmp_path: Path) ->
         "export": ["export", evil, "--out", out, "--force"],
         "evaluate": ["evaluate", "--manifest", manifest, "--after", evil, "--out", out],
     }[way]
-    # In a process of its own: to train, it starts itself anew with other allocator settings.
-    command = [sys.executable, "-m", "finetune", *arguments]
+    command = [sys.executable, "-m", "u2net_human_plugin.finetune", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode != 0
     said = done.stdout + done.stderr

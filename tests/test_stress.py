@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from u2net_human_plugin.finetune.benchmarks.server import objections
 
-from u2net_human_plugin.stress import objections
-
+SERVER = ("-m", "u2net_human_plugin.finetune", "benchmark", "server")
 Launch = Callable[..., "subprocess.CompletedProcess[Any]"]
 
 
@@ -19,7 +19,7 @@ def test_a_server_under_load(launch: Launch, tmp_path: Path) -> None:
     """Right answers, level memory, extras that cost nothing, no threads left behind."""
     report = tmp_path / "figures.json"
     amount = ("--clients", "16", "--requests", "60", "--extras", "100", "--minutes", "9")
-    command = ("-m", "u2net_human_plugin", "stress", *amount, "--json", report)
+    command = (*SERVER, *amount, "--json", report)
     launch(*command, timeout=600, check=False)
     figures = json.loads(report.read_text())
     assert figures["wrong"] == []
@@ -33,7 +33,7 @@ def test_a_server_under_load(launch: Launch, tmp_path: Path) -> None:
 
 def test_too_slow_is_a_failure(launch: Launch) -> None:
     """A test that does not get done within --minutes ends, says so and exits with 1."""
-    done = launch("-m", "u2net_human_plugin", "stress", "--minutes", "0.01", check=False)
+    done = launch(*SERVER, "--minutes", "0.01", check=False)
     assert done.returncode == 1
     assert "rembg s does not answer" in done.stderr or "not finished" in done.stderr
 

@@ -23,21 +23,25 @@ import typer
 from PIL import Image, ImageDraw
 from torchvision import tv_tensors
 from typer.testing import CliRunner
+from u2net_human_plugin.finetune.__main__ import app
+from u2net_human_plugin.finetune.data.manifest import Row, load_image, read_manifest, write_manifest
+from u2net_human_plugin.finetune.data.splits import held_back, in_split
+from u2net_human_plugin.finetune.training import checkpoints
+from u2net_human_plugin.finetune.training.augment import LowResolution
+from u2net_human_plugin.finetune.training.batch_norm import calibrate
+from u2net_human_plugin.finetune.training.checkpoints import (
+    Ema,
+    official_state,
+    unordered_data_hash,
+)
+from u2net_human_plugin.finetune.training.composition import Sample, behind_people, beside_people
+from u2net_human_plugin.finetune.training.dataset import Material, Mix, PeopleDataset
+from u2net_human_plugin.finetune.training.distractors import cloth, hung
+from u2net_human_plugin.finetune.training.interpolate import interpolate
+from u2net_human_plugin.finetune.training.loop import train
+from u2net_human_plugin.finetune.training.run import TrainConfig, rate_at
+from u2net_human_plugin.finetune.training.train import parse_mix
 
-from finetune import training_state
-from finetune.__main__ import app
-from finetune.augment import LowResolution
-from finetune.batch_norm import calibrate
-from finetune.compose import Sample, behind_people, beside_people
-from finetune.dataset import Material, Mix, PeopleDataset
-from finetune.holdout import held_back, in_split
-from finetune.interpolate import interpolate
-from finetune.manifest import Row, load_image, read_manifest, write_manifest
-from finetune.run import TrainConfig, rate_at
-from finetune.things import cloth, hung
-from finetune.train import train
-from finetune.train_command import parse_mix
-from finetune.training_state import Ema, official_state, unordered_data_hash
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net
@@ -74,7 +78,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(data: Path, out: Path, *options: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "finetune", "train"),
+        *(sys.executable, "-m", "u2net_human_plugin.finetune", "train"),
         *("--manifest", str(data), "--out", str(out)),
         *SMALL,
         *options,
@@ -382,25 +386,6 @@ def test_bfloat16_follows_float32(data: Path, finished: Path, tmp_path: Path) ->
     assert state["stage1.rebnconvin.conv_s1.weight"].dtype == torch.float32
 
 
-def test_echoed_run_prepares_fewer_pictures_and_resumes(
-    data: Path, finished: Path, tmp_path: Path
-) -> None:
-    """--echo 3: two of three steps see pictures again, stopped in between or not."""
-    options = (*QUICK, "--full-decoder-steps", "0", "--echo", "3")
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    done = run(command(data, whole, *options))
-    assert done.returncode == 0, done.stderr
-    record = json.loads((whole / "last.json").read_text())
-    assert (record["pictures"], record["pictures_prepared"]) == (12, 4)
-    assert losses(whole)[0] == pytest.approx(losses(finished)[0], rel=1e-5)
-    assert losses(whole)[1] != pytest.approx(losses(finished)[1], rel=1e-3)
-
-    assert run(command(data, stopped, *options, "--minutes", "0.001")).returncode == 130
-    assert len(losses(stopped)) < 6
-    assert run(command(data, stopped, *options, "--resume")).returncode == 0
-    np.testing.assert_allclose(losses(stopped), losses(whole), rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -411,7 +396,6 @@ def test_echoed_run_prepares_fewer_pictures_and_resumes(
         ("--ema", "2"),
         ("--seed", "-1"),
         ("--workers", "-1"),
-        ("--echo", "0"),
         ("--validate-every", "0"),
         ("--save-every", "0"),
         ("--minutes", "-1"),
@@ -793,23 +777,25 @@ def test_commit_is_that_of_this_project_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Installed below somebody's own checkout, no commit is recorded."""
-    module = tmp_path / "site-packages" / "finetune" / "training_state.py"
+    module = tmp_path / "site-packages" / "finetune" / "training" / "checkpoints.py"
     module.parent.mkdir(parents=True)
     for words in (
         ["init"],
         [*["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "a"]],
     ):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)  # noqa: S607
-    monkeypatch.setattr(training_state, "__file__", str(module))
-    assert training_state.git_commit() is None
+    monkeypatch.setattr(checkpoints, "__file__", str(module))
+    assert checkpoints.git_commit() is None
     (tmp_path / "site-packages" / "pyproject.toml").touch()
-    assert training_state.git_commit() is not None
+    assert checkpoints.git_commit() is not None
 
 
 def test_benchmark_compares_every_loop_with_the_plain_one() -> None:
-    """finetune benchmark --json: a speed for each loop, the plain one's ratio is one."""
+    """finetune benchmark training --json: a speed for each loop, the plain one's ratio is one."""
     options = ["--size", "64", "--batch", "1", "--steps", "1", "--rounds", "1", "--json"]
-    done = run([sys.executable, "-m", "finetune", "benchmark", *options])
+    done = run(
+        [sys.executable, "-m", "u2net_human_plugin.finetune", "benchmark", "training", *options]
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert list(result["times_plain"]) == ["plain", "full", "half", "bf16"]

@@ -36,6 +36,23 @@ def intersection_xyxy(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.f
     return area
 
 
+def iou_xyxy(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float32]:
+    """Intersection over union of every pair, in 0…1: (N,4), (M,4) → (N,M).
+
+    Unions below one pixel count as one.
+    """
+    common = intersection_xyxy(first_xyxy, second_xyxy)
+    union = area_xyxy(first_xyxy)[:, None] + area_xyxy(second_xyxy)[None] - common
+    iou: npt.NDArray[np.float32] = common / np.maximum(union, 1)
+    return iou
+
+
+def hull_xyxy(boxes_xyxy: Boxes) -> Boxes:
+    """The smallest box that holds all of at least one: (N,4) → (1,4)."""
+    low, high = boxes_xyxy[:, :2].min(axis=0), boxes_xyxy[:, 2:].max(axis=0)
+    return np.concatenate((low, high))[None]
+
+
 def joined_xyxy(
     boxes_xyxy: Boxes,
     at_most: int,

@@ -19,8 +19,8 @@ from .errors import MissingExtraError, WeightsError
 from .u2net import FULL_RESOLUTION_PARTS, Decoder, U2Net, Variant, fold_batch_norm
 
 _EXPECTED = (
-    "a U²-Net state dict (.pth; full, wide or lite, official or from `python -m finetune train`) "
-    "or an official U²-Net .onnx file"
+    "a U²-Net state dict (.pth; full, wide or lite, official or from "
+    "`python -m u2net_human_plugin.finetune train`) or an official U²-Net .onnx file"
 )
 
 

@@ -57,7 +57,7 @@ def network_for(path: str | os.PathLike[str] | None, device: str, jit: bool) -> 
         jit: run it as TorchScript, hence in torch.
 
     onnxruntime needs an ONNX file. It is faster than torch on the CPU (``python -m
-    u2net_human_plugin benchmark`` shows by how much). It also runs, and the log says so, what
+    finetune benchmark plugin`` shows by how much). It also runs, and the log says so, what
     torch cannot of the weights that the user has chosen for both hosts: ONNX files that are no
     U²-Net.
 

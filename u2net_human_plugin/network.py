@@ -88,7 +88,8 @@ class OnnxNetwork:
             reason = " ".join(str(error).split())[:300]
             raise WeightsError(
                 f"{weights.path}: onnxruntime cannot load it ({reason}); expected an ONNX file "
-                "with one (N,3,H,W) input, for example from `python -m finetune export`."
+                "with one (N,3,H,W) input, for example from "
+                "`python -m u2net_human_plugin.finetune export`."
             ) from None
         self._size, self._batches = _check_contract(session, weights.path)
         self._session, self._turns = session, threading.Semaphore(_AT_ONCE)

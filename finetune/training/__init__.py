@@ -1,1 +1,4 @@
-"""From pictures to a checkpoint: decoded pictures, batches, losses, the loop."""
+"""From a data set to weights: `train`, `interpolate`, and `compose`, which renders composites.
+
+Imports :mod:`..data`, and of :mod:`..evaluation` the metrics.
+"""

@@ -1,0 +1,1 @@
+"""What things cost: `benchmark`. Nothing imports this room."""

@@ -1,0 +1,242 @@
+"""python -m finetune benchmark plugin: what the plugin costs, beside rembg's own u2netp.
+
+Both sides hold the same weights: the official U²-Netp, here exported as the bundled file is,
+with the half decoder. Everything that is compared is measured in turn in one run, so that a
+busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import compileall
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import u2net_human_plugin
+from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.preprocess import REMBG_SIZE, SIZE
+from u2net_human_plugin.weights import (
+    ENVIRONMENT_VARIABLE,
+    MODEL_NAME,
+    bundled,
+    model_directory_files,
+)
+
+from ..files import write_text
+
+#: Width and height of the pictures that are timed.
+SIZES = {"1 megapixel": (1154, 866), "12 megapixels": (4000, 3000)}
+_STARTS = 101
+_HEAVY = ("PIL", "numpy", "onnxruntime", "rembg", "torch", "transparent_background", "ultralytics")
+
+
+def plugin(
+    u2netp: Annotated[
+        Path | None,
+        typer.Option(help="the official u2netp.onnx  [default: in rembg's model directory]"),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="compare the masks on this manifest's split, too")
+    ] = None,
+    split: Annotated[str, typer.Option(help="the manifest's split")] = "test",
+    limit: Annotated[int | None, typer.Option(help="at most this many of its pictures")] = None,
+    rounds: Annotated[int, typer.Option(help="timings each")] = 7,
+    calls: Annotated[int, typer.Option(help="for memory")] = 1000,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the figures to this file as well")
+    ] = None,
+) -> None:
+    """Start-up, speed and memory of the plugin, beside rembg's own u2netp."""
+    version = u2net_human_plugin.__version__
+    figures: dict[str, Any] = {
+        "version": version,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+        if hasattr(os, "sched_getaffinity")
+        else f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    print(f"u2net-human-plugin {version}, Python {figures['python']}, {figures['machine']}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        figures["start"] = _start(folder)
+        environment, macs = _prepared(u2netp, folder)
+        figures["predict"] = _worker(environment, "predict", rounds, macs)
+        figures["peak_memory_mb"] = _peak_memory(environment)
+        if manifest:
+            arguments = (manifest.resolve(), split, limit or 0)
+            figures["masks"] = {
+                name: _worker(weights, "masks", name, *arguments)
+                for name, weights in (
+                    ("official", environment),
+                    ("bundled", _bundled_on_both_sides(environment, folder)),
+                )
+            }
+        figures["endurance"] = _worker(environment, "endurance", calls)
+        if find_spec("transparent_background"):
+            figures["transparent_background"] = _worker(
+                environment, "transparent_background", rounds
+            )
+    if json_file:
+        write_text(json_file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+
+
+def _start(folder: Path) -> dict[str, Any]:
+    """Bare interpreter starts with and without the plugin installed, alternating."""
+    pythons = [_environment(folder / "without", False), _environment(folder / "with", True)]
+    seconds: list[list[float]] = [[], []]
+    processor: list[list[float]] = [[], []]
+    for _ in range(_STARTS):
+        for number, python in enumerate(pythons):
+            used, began = _processor_seconds(), time.perf_counter()
+            subprocess.run([python, "-c", "pass"], check=True)  # noqa: S603 - our own
+            seconds[number].append(time.perf_counter() - began)
+            processor[number].append(_processor_seconds() - used)
+    without, with_plugin = (statistics.median(times) * 1e3 for times in seconds)
+    added, added_processor = (
+        statistics.median(b - a for a, b in zip(*times, strict=True)) * 1e3
+        for times in (seconds, processor)
+    )
+    modules = [_modules(python) for python in pythons]
+    new = sorted(modules[1] - modules[0])
+    heavy = sorted(set(_HEAVY) & modules[1])
+    print(
+        f"start-up        {without:.2f} ms without, {with_plugin:.2f} ms with the plugin "
+        f"(medians of {_STARTS}); paired difference {added:+.2f} ms, "
+        f"{added_processor:+.2f} ms of processor time\n"
+        f"                modules added: {', '.join(new)}; heavy ones: {', '.join(heavy) or 'none'}"
+    )
+    return {
+        "without_ms": without,
+        "with_ms": with_plugin,
+        "added_ms": added,
+        "added_processor_ms": added_processor,
+        "modules": new,
+        "heavy_modules": heavy,
+    }
+
+
+def _processor_seconds() -> float:
+    """Processor time of all finished child processes; less noisy than wall-clock time."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _environment(folder: Path, with_plugin: bool) -> Path:
+    """A bare virtual environment, the plugin laid into it as its wheel would be."""
+    venv.create(folder, with_pip=False, symlinks=os.name != "nt")
+    packages = next(folder.glob("[Ll]ib*/**/site-packages"))
+    package = Path(u2net_human_plugin.__file__).parent
+    if with_plugin:
+        leave_out = shutil.ignore_patterns("weights", "finetune", "__pycache__")
+        shutil.copytree(package, packages / package.name, ignore=leave_out)
+        line = f"import {package.name}._startup; {package.name}._startup.install()\n"
+        (packages / f"{package.name}.pth").write_text(line)
+        compileall.compile_dir(packages, quiet=1)  # as pip does at installation
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _modules(python: Path) -> set[str]:
+    code = "import sys; print(*sys.modules)"
+    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
+    return set(done.stdout.split())
+
+
+def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int]:
+    """Environment variables under which both sides use the official weights, and the MACs."""
+    official = u2netp or _in_model_directory()
+    if official is None or not official.is_file():
+        raise DataError(
+            f"{official or 'u2netp.onnx'}: no such file; name the official U²-Netp with "
+            "--u2netp, or let rembg download it: rembg d u2netp"
+        )
+    home = folder / "home"
+    home.mkdir()
+    shutil.copy(official, home / "u2netp.onnx")
+    ours = folder / "ours.onnx"
+    macs = _export(official, ours, SIZE)
+    print("weights         the official U²-Netp on both sides, ours with the half decoder")
+    # A matrix product's kernel that somebody set by hand would not be this machine's best.
+    unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "U2NET_HUMAN_PLUGIN")
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**kept, "U2NET_HOME": str(home), ENVIRONMENT_VARIABLE: str(ours)}, macs
+
+
+def _export(checkpoint: Path, target: Path, size: int) -> int:
+    """Export ``checkpoint`` with the half decoder; return its multiply-accumulates."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from u2net_human_plugin.checkpoint import load_checkpoint
+
+    from ..publishing.onnx_file import write_onnx
+
+    model = load_checkpoint(checkpoint, "half")
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, size, size))
+    write_onnx(model, target, size)
+    return int(counter.get_total_flops()) // 2
+
+
+def _bundled_on_both_sides(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """Environment variables under which rembg's u2netp session, too, runs the bundled weights.
+
+    At the size that rembg gives its own model, on both sides.
+    """
+    home = folder / "bundled"
+    home.mkdir()
+    weights = home / "u2netp.onnx"
+    _export(bundled("pth").path, weights, REMBG_SIZE)
+    disguised = {"U2NET_HOME": str(home), "MODEL_CHECKSUM_DISABLED": "1"}
+    return {**environment, **disguised, ENVIRONMENT_VARIABLE: str(weights)}
+
+
+def _in_model_directory() -> Path | None:
+    new, old = model_directory_files()
+    places = (new.parent.parent / "u2netp" / "u2netp.onnx", old.with_name("u2netp.onnx"))
+    return next((path for path in places if path.is_file()), None)
+
+
+def _peak_memory(environment: dict[str, str]) -> dict[str, dict[str, float]]:
+    """Peak resident memory of one prediction, each in a process of its own."""
+    result: dict[str, dict[str, float]] = {}
+    for label in SIZES:
+        peaks = {
+            model: float(_worker(environment, "peak", model, label, quiet=True))
+            for model in ("u2netp", MODEL_NAME)
+        }
+        print(
+            f"peak memory     {label}: {peaks[MODEL_NAME]:.0f} MB, "
+            f"rembg's u2netp {peaks['u2netp']:.0f} MB"
+        )
+        result[label] = peaks
+    return result
+
+
+def _worker(environment: dict[str, str], name: str, *arguments: object, quiet: bool = False) -> Any:
+    """Run a measurement of :mod:`.plugin_measurements` in a process of its own."""
+    command = [sys.executable, "-m", f"{__package__}.plugin_measurements", name]
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "result.json")
+        subprocess.run(  # noqa: S603 - our own interpreter and module
+            [*command, str(result), *map(str, arguments)],
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL if quiet else None,
+        )
+        return json.loads(result.read_text("utf-8"))

@@ -1,0 +1,196 @@
+"""The measurements of :mod:`.plugin` that load networks, each run as a process of its own.
+
+``python -m finetune.benchmarks.plugin_measurements MEASUREMENT RESULT.json ARGUMENT…``, under
+the environment variables that :mod:`.plugin` sets.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from u2net_human_plugin.hosts import register
+from u2net_human_plugin.network import Array, Network, load_onnx
+from u2net_human_plugin.segmenter import HumanSegmenter
+from u2net_human_plugin.weights import MODEL_NAME, find_weights
+
+from ..data.manifest import load_image, load_mask, read_manifest
+from ..evaluation.evaluate import evenly
+from ..evaluation.metrics import iou
+from .plugin import SIZES
+
+_PICTURES = 50
+
+
+class _Timed:
+    """A network that adds up the time it takes."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.size, self.seconds = network, network.size, 0.0
+
+    def __call__(self, batch: Array) -> Array:
+        began = time.perf_counter()
+        alphas = self.network(batch)
+        self.seconds += time.perf_counter() - began
+        return alphas
+
+
+def predict(rounds: str, macs: str) -> dict[str, Any]:
+    """Time of ``predict`` in both sessions, the network's share, its arithmetic rate."""
+    ours, theirs = _session(MODEL_NAME), _session("u2netp")
+    network = _Timed(load_onnx(find_weights()))
+    segmenter = HumanSegmenter(network=network)
+    figures: dict[str, Any] = {}
+    for label, size in SIZES.items():
+        picture = _portrait().resize(size)
+        times: dict[str, list[float]] = {"u2netp": [], MODEL_NAME: [], "whole": [], "network": []}
+        rates: list[float] = []
+        predictions = {"u2netp": theirs.predict, MODEL_NAME: ours.predict, "whole": segmenter.mask}
+        for turn in range(int(rounds) + 1):  # the first warms up
+            network.seconds = 0.0
+            found = {name: _seconds(call, picture) for name, call in predictions.items()}
+            found["network"] = network.seconds
+            rate = _matrix_product_rate()
+            if turn:
+                rates.append(rate)
+                for name, seconds in found.items():
+                    times[name].append(seconds)
+        figures[label] = _summary(label, times, rates, int(macs))
+    return figures
+
+
+def _summary(
+    label: str, times: dict[str, list[float]], rates: list[float], macs: int
+) -> dict[str, Any]:
+    median = {name: statistics.median(values) for name, values in times.items()}
+    ratios = [a / b for a, b in zip(times["u2netp"], times[MODEL_NAME], strict=True)]
+    shares = [1 - n / w for n, w in zip(times["network"], times["whole"], strict=True)]
+    figures = {
+        "u2netp_ms": median["u2netp"] * 1e3,
+        "ours_ms": median[MODEL_NAME] * 1e3,
+        "times_faster": statistics.median(ratios),
+        "times_faster_range": [min(ratios), max(ratios)],
+        "outside_network": statistics.median(shares),
+        "network_gmac_per_s": macs / median["network"] / 1e9 if macs else None,
+        "matrix_product_gmac_per_s": statistics.median(rates),
+    }
+    print(
+        f"predict         {label}: {figures['ours_ms']:.0f} ms, rembg's u2netp "
+        f"{figures['u2netp_ms']:.0f} ms: {figures['times_faster']:.2f} times faster "
+        f"({min(ratios):.2f} to {max(ratios):.2f})\n"
+        f"                outside the network: {figures['outside_network']:.1%}"
+    )
+    if macs:
+        print(
+            f"                the network: {macs / 1e9:.1f} GMAC at "
+            f"{figures['network_gmac_per_s']:.0f} GMAC/s; a plain matrix product: "
+            f"{figures['matrix_product_gmac_per_s']:.0f} GMAC/s"
+        )
+    return figures
+
+
+def peak(model: str, label: str) -> float:
+    """Peak resident memory, in MB, of a process that makes one prediction."""
+    _session(model).predict(_portrait().resize(SIZES[label]))
+    return _memory("VmHWM") / 1e6
+
+
+def masks(weights: str, manifest: str, split: str, limit: str) -> dict[str, Any]:
+    """Mean IoU of both sessions' masks, by source, and their difference."""
+    ours, theirs = _session(MODEL_NAME), _session("u2netp")
+    rows = [row for row in read_manifest(manifest) if row.split == split]
+    rows = [row for row in rows if row.mask not in (None, "alpha")]
+    scores: dict[str, list[tuple[float, float]]] = {}
+    for row in evenly(rows, int(limit) or None):
+        picture, truth = load_image(row), np.asarray(load_mask(row))
+        found = [iou(np.asarray(session.predict(picture)[0]), truth) for session in (ours, theirs)]
+        scores.setdefault(row.source, []).append((found[0], found[1]))
+    figures = {}
+    for source, pairs in scores.items():
+        own, other = np.mean(pairs, axis=0)
+        print(
+            f"masks           {weights} weights, {source} ({len(pairs)}): IoU {own:.4f}, rembg's "
+            f"u2netp session {other:.4f}, difference {own - other:+.4f}"
+        )
+        figures[source] = {"pictures": len(pairs), "ours": own, "u2netp": other}
+    return figures
+
+
+def endurance(calls: str) -> dict[str, float]:
+    """Masks per second over 50 pictures, and how resident memory grows over many calls."""
+    session = _session(MODEL_NAME)
+    portrait = _portrait()
+    pictures = [portrait.resize((400 + 9 * n, 900 - 7 * n)) for n in range(_PICTURES)]
+    session.predict(pictures[0])
+    began = time.perf_counter()
+    for picture in pictures:
+        session.predict(picture)
+    rate = _PICTURES / (time.perf_counter() - began)
+    early = _memory("VmRSS")
+    for call in range(_PICTURES, int(calls)):
+        session.predict(pictures[call % _PICTURES])
+    late = _memory("VmRSS")
+    growth = late / early - 1
+    print(
+        f"endurance       {rate:.1f} masks per second over {_PICTURES} pictures; resident memory "
+        f"{early / 1e6:.0f} MB after {_PICTURES} calls, {late / 1e6:.0f} MB after {calls}: "
+        f"{growth:+.1%}"
+    )
+    return {"masks_per_s": rate, "early_mb": early / 1e6, "late_mb": late / 1e6, "growth": growth}
+
+
+def transparent_background(rounds: str) -> dict[str, Any]:
+    """Our mode beside the host's "fast", and torch beside onnxruntime."""
+    from .transparent_background import measure
+
+    return measure(int(rounds))
+
+
+def _session(model: str) -> Any:
+    from rembg import new_session
+
+    register()
+    return new_session(model)
+
+
+def _portrait() -> Image.Image:
+    from skimage import data
+
+    astronaut: Any = data.astronaut
+    return Image.fromarray(astronaut())
+
+
+def _seconds(call: Callable[..., object], *arguments: object) -> float:
+    began = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - began
+
+
+def _matrix_product_rate(side: int = 1536) -> float:
+    """Multiply-accumulates per second, in 10⁹, of a float32 matrix product by numpy."""
+    matrix = np.ones((side, side), np.float32)
+    return side**3 / _seconds(np.matmul, matrix, matrix) / 1e9
+
+
+def _memory(field: str) -> int:
+    """Bytes of resident memory, now (VmRSS) or at most (VmHWM), of this process."""
+    try:
+        status = Path("/proc/self/status").read_text("ascii")
+    except OSError:
+        raise SystemExit("Memory is measured on Linux only: there is no /proc here.") from None
+    line = next(line for line in status.splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    measurements = (predict, peak, masks, endurance, transparent_background)
+    measurement = next(item for item in measurements if item.__name__ == sys.argv[1])
+    Path(sys.argv[2]).write_text(json.dumps(measurement(*sys.argv[3:])), "utf-8")

@@ -1,0 +1,332 @@
+"""From candidates to a training set: look at each, decide, write what stays.
+
+The result depends on the candidates and the plan alone. What was found out and written
+before is kept in ``.prepare`` and not done again, whatever else is added.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from u2net_human_plugin.errors import PluginError
+from u2net_human_plugin.yolo import Detector
+
+from ..files import TEMPORARY
+from .cache import Cache, only_run, open_caches
+from .inspection import Finding, Inspector
+from .manifest import Row, write_manifest
+from .near_duplicates import NEAR, Member, assign
+from .pseudo_labels import Labeler
+from .samples import Look, Writer, to_row
+from .sources import Candidate
+from .splits import is_crop_name
+
+T = TypeVar("T")
+
+FOLDERS = ("images", "masks", "cutouts")
+MANIFEST = "manifest.jsonl"
+#: Which mask is kept of pictures that are there twice.
+_TRUST = {"file": 0, "nobody": 1, "label": 2}
+#: Errors that the next picture would meet as well.
+_HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what becomes of the candidates."""
+
+    look: Look = field(default_factory=Look)
+    detector: Detector | None = None
+    #: What detector it is, by content: others' findings are not used.
+    detector_id: str = ""
+    labeler: Labeler | None = None
+    #: Photos in which nobody was found: empty scenes of the training set, or set aside.
+    without_person: Literal["negative", "reject"] = "negative"
+    #: Samples with a clearly visible person whom the mask leaves out.
+    unlabelled_person: Literal["flag", "aside"] = "flag"
+    #: Patterns (``*``, ``?``, ``[…]``; case does not matter) of licences to take; none: all.
+    licences: tuple[str, ...] = ()
+    val: float = 0.1
+    test: float = 0.1
+    near: int = NEAR
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A candidate that does not become part of the set."""
+
+    name: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class Outcome:
+    """What a run did."""
+
+    rows: list[Row] = field(default_factory=list)
+    aside: list[Aside] = field(default_factory=list)
+    #: Candidates on which something went wrong that may go right the next time.
+    failed: list[Aside] = field(default_factory=list)
+    #: Names of candidates that look alike, by group.
+    alike: list[list[str]] = field(default_factory=list)
+    candidates: int = 0
+    inspected: int = 0
+    written: int = 0
+    #: Files of earlier runs that the manifest does not name.
+    unreferenced: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Item:
+    candidate: Candidate
+    finding: Finding
+
+
+def collect(candidates: Sequence[Candidate], out: Path, plan: Plan, quiet: bool = False) -> Outcome:
+    """Build the training set in ``out``; its manifest is replaced at the very end.
+
+    Raises:
+        DataError: another run is at work in ``out``.
+        OSError: nothing can be written (any more); what was finished is kept.
+    """
+    state = out / ".prepare"
+    for folder in (*(out / name for name in FOLDERS), state / "labels"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with only_run(out), open_caches(state, "findings", "samples", "splits") as caches:
+        findings, samples, splits = caches
+        for leftover in _files(out, (*FOLDERS, ".prepare/labels", "."), f".*{TEMPORARY}"):
+            leftover.unlink()
+        outcome = Outcome(candidates=len(candidates))
+        run = _Run(out, plan, outcome, quiet)
+        items = run.inspect(run.admissible(candidates), findings)
+        items = run.without_copies(run.usable(items))
+        rows = run.write(run.into_splits(items, splits), samples)
+        outcome.rows = rows
+        write_manifest(out / MANIFEST, rows)
+        named = {file for row in rows for file in _files_of(row, out)}
+        left = {file.relative_to(out).as_posix() for file in _files(out, FOLDERS, "*")} - named
+        outcome.unreferenced = sorted(left)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Run:
+    out: Path
+    plan: Plan
+    outcome: Outcome
+    quiet: bool
+
+    @property
+    def inspector(self) -> Inspector:
+        plan = self.plan
+        labels = self.out / ".prepare" / "labels"
+        return Inspector(labels, plan.detector, plan.detector_id, plan.labeler)
+
+    def aside(self, candidate: Candidate, reason: str, detail: str = "") -> None:
+        self.outcome.aside.append(Aside(candidate.name, reason, detail))
+
+    def admissible(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+        """Those of the asked licences in which the readers saw no problem."""
+        patterns = [pattern.casefold() for pattern in self.plan.licences]
+        for candidate in candidates:
+            licence = candidate.licence.casefold()
+            if candidate.problem:
+                self.aside(candidate, "unusable pair", candidate.problem)
+            elif patterns and not any(fnmatch(licence, pattern) for pattern in patterns):
+                self.aside(candidate, "other licence", candidate.licence or "none stated")
+            else:
+                yield candidate
+
+    def inspect(self, candidates: Iterable[Candidate], cache: Cache) -> list[_Item]:
+        """Look at every candidate, or take what was found earlier."""
+        inspector = self.inspector
+
+        def look(candidate: Candidate) -> _Item:
+            try:
+                key = inspector.key(candidate)
+            except OSError as error:
+                return _Item(candidate, Finding("", reason="unreadable", detail=str(error)))
+            known = cache.get(key)
+            if known is not None and _label_is_there(inspector, candidate, known):
+                return _Item(candidate, Finding.from_json(known))
+            finding = inspector.inspect(candidate, key)
+            cache.put(key, finding.to_json())
+            self.outcome.inspected += 1
+            return _Item(candidate, finding)
+
+        return self._each("looking at pictures", look, list(candidates), lambda item: item)
+
+    def usable(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Those whose finding is good enough for the plan."""
+        for item in items:
+            candidate, finding = item.candidate, item.finding
+            found_empty = not finding.people and not candidate.shows_nobody
+            if finding.reason:
+                self.aside(candidate, finding.reason, finding.detail)
+            elif found_empty and self.plan.without_person == "reject":
+                self.aside(candidate, "nobody in it", "asked for by --without-person reject")
+            else:
+                yield item
+
+    def without_copies(self, items: Iterable[_Item]) -> list[_Item]:
+        """One item of each picture file, that of test before train, the surest mask first."""
+
+        def worth(item: _Item) -> tuple[int, int]:
+            split = {"test": 0, "val": 1}.get(item.candidate.split or "", 2)
+            return split, _TRUST[_kind(item.candidate)]
+
+        items = list(items)
+        best: dict[str, _Item] = {}
+        for item in sorted(items, key=worth):
+            best.setdefault(item.finding.sha256, item)
+        kept = []
+        for item in items:
+            holder = best[item.finding.sha256]
+            if holder is item:
+                kept.append(item)
+            else:
+                self.aside(item.candidate, "same file", f"as {holder.candidate.name}")
+        return kept
+
+    def into_splits(
+        self, items: Sequence[_Item], cache: Cache
+    ) -> list[tuple[_Item, dict[str, Any]]]:
+        """Items with "split" and, where others look alike, "group"; without those that clash."""
+        members = [
+            Member(
+                item.finding.sha256,
+                item.finding.hashes,
+                item.candidate.split or cache.get(item.finding.sha256),
+            )
+            for item in items
+        ]
+        places = assign(members, self.plan.val, self.plan.test, self.plan.near)
+        sizes: dict[int, list[str]] = defaultdict(list)
+        for item, place in zip(items, places, strict=True):
+            sizes[place.group].append(item.candidate.name)
+        self.outcome.alike = [names for names in sizes.values() if len(names) > 1]
+        kept = []
+        for item, member, place in zip(items, members, places, strict=True):
+            if place.clashes_with is not None:
+                other = items[place.clashes_with].candidate.name
+                detail = f"stated as {member.stated}, looks like {other} of {place.split}"
+                self.aside(item.candidate, "near-duplicate across splits", detail)
+                continue
+            if item.candidate.split is None and cache.get(member.sha256) != place.split:
+                cache.put(member.sha256, place.split)
+            decided: dict[str, Any] = {"split": place.split}
+            if len(sizes[place.group]) > 1:
+                decided["group"] = members[place.group].sha256[:12]
+            kept.append((item, decided))
+        return kept
+
+    def write(self, decided: Sequence[tuple[_Item, dict[str, Any]]], cache: Cache) -> list[Row]:
+        """Write pictures, masks and cut-outs that are not there yet; return all rows."""
+        writer = Writer(self.out, self.plan.look, self.inspector)
+
+        def samples(entry: tuple[_Item, dict[str, Any]]) -> list[Row]:
+            (candidate, finding), extra = (entry[0].candidate, entry[0].finding), entry[1]
+            key = self.plan.look.key(finding)
+            known = cache.get(key)
+            if known is None or not all(_is_there(content, self.out) for content in known):
+                known = writer.write(candidate, finding)
+                cache.put(key, known)
+                self.outcome.written += 1
+            about = {"source": candidate.source, "licence": candidate.licence} | extra
+            about["origin"] = {"name": candidate.name, "sha256": finding.sha256}
+            searched = self.inspector.searches(candidate)
+            about["detector"] = self.plan.detector_id if searched else None
+            if finding.labelled_by:
+                about["labelled_by"] = finding.labelled_by
+            about |= candidate.extra
+            rows = []
+            for content in known:
+                doubtful = "unlabelled_person" in content.get("flags", ())
+                if doubtful and self.plan.unlabelled_person == "aside":
+                    detail = f"a clear person outside the mask, in {content['image']}"
+                    self.aside(candidate, "unlabelled person", detail)
+                else:
+                    crop = {"is_crop": True} if is_crop_name(content["image"]) else {}
+                    rows.append(to_row(content | crop, self.out, about))
+            return rows
+
+        written = self._each("writing samples", samples, decided, lambda entry: entry[0])
+        return [row for rows in written for row in rows]
+
+    def _each(
+        self,
+        doing: str,
+        work: Callable[[Any], T],
+        entries: Sequence[Any],
+        item_of: Callable[[Any], Any],
+    ) -> list[T]:
+        """``work`` on all entries in threads, with a progress bar; errors go to the outcome."""
+
+        def guarded(entry: Any) -> T | None:
+            try:
+                return work(entry)
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in _HOPELESS:
+                    raise
+                about = item_of(entry)
+                candidate = about.candidate if isinstance(about, _Item) else about
+                reason = " ".join(str(error).split())[:300]
+                prefix = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
+                self.outcome.failed.append(Aside(candidate.name, doing, prefix + reason))
+                return None
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        pool = ThreadPoolExecutor(self.plan.workers)
+        try:
+            with Progress(*columns, disable=self.quiet) as progress:
+                tracked = progress.track(
+                    pool.map(guarded, entries), total=len(entries), description=doing
+                )
+                return [result for result in tracked if result is not None]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _kind(candidate: Candidate) -> str:
+    if candidate.shows_nobody:
+        return "nobody"
+    return "label" if candidate.mask == "label" else "file"
+
+
+def _label_is_there(inspector: Inspector, candidate: Candidate, known: dict[str, Any]) -> bool:
+    made = candidate.mask == "label" and known.get("labelled_by")
+    return not made or (inspector.labels / f"{known['key']}.png").is_file()
+
+
+def _is_there(content: dict[str, Any], out: Path) -> bool:
+    files = (content.get(name) for name in ("image", "mask", "cutout"))
+    return all((out / file).is_file() for file in files if file not in (None, "alpha"))
+
+
+def _files_of(row: Row, out: Path) -> Iterator[str]:
+    for file in (row.image, row.mask):
+        if isinstance(file, Path):
+            yield file.relative_to(out).as_posix()
+    if "cutout" in row.extra:
+        yield str(row.extra["cutout"])
+
+
+def _files(out: Path, folders: Iterable[str], pattern: str) -> Iterator[Path]:
+    for folder in folders:
+        yield from (file for file in (out / folder).glob(pattern) if file.is_file())

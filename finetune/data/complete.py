@@ -1,0 +1,82 @@
+r"""python -m finetune complete: draw the people whom a set's masks leave out.
+
+    python -m finetune complete --manifest data/manifest.jsonl --out data/completed
+
+Masks of street photos often show one person and leave out who walks past. `prepare` keeps
+the boxes in which its detector saw somebody, and `train` ignores them where the mask is bare.
+Here a model looks at each such box closely and draws what it is sure of, as a trimap beside
+the photo's own mask, so that training learns from bystanders what no composite has: small
+figures in their own place, light and blur. The photos stay where they are; the new manifest
+points to them and takes the old one's place for `train`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from u2net_human_plugin.errors import DataError, PluginError
+from u2net_human_plugin.options import Options
+
+from ..files import written_atomically
+from ..predictors import Segment, load_predictor
+from .manifest import Row, load_image, load_mask, read_manifest, write_manifest
+from .unlabelled import left_out, trimap
+
+
+def complete(
+    manifest: Annotated[Path, typer.Option(help="The set, as prepare wrote it with a detector.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    model: Annotated[
+        str, typer.Option("--with", help="Who draws: as evaluate's --after, e.g. MY.pth.")
+    ] = "bundled?crop=off",
+) -> None:
+    """Draw the people whom a set's masks leave out, for train to learn from."""
+    try:
+        # Nobody waits for a mask: the mirrored look is worth its time.
+        segment = load_predictor(model, Options(flip="on")).segment
+        rows = read_manifest(manifest)
+        (out / "bystanders").mkdir(parents=True, exist_ok=True)
+        completed, failed = [], []
+        for number, row in enumerate(track(rows, "drawing", console=Console(stderr=True))):
+            try:
+                drawn = _drawn(row, segment)
+            except DataError as error:
+                failed.append(str(error))
+                drawn = None
+            # Pictures of two folders may share a name, their numbers do not.
+            path = out / "bystanders" / f"{number:05}-{row.image.stem}.png"
+            completed.append(_with_trimap(row, drawn, path, model) if drawn else row)
+        write_manifest(out / "manifest.jsonl", completed)
+    except PluginError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    found = sum(row.bystanders is not None for row in completed)
+    typer.echo(f"{out / 'manifest.jsonl'}: {len(rows)} pictures, {found} of them with bystanders")
+    for reason in failed:
+        typer.echo(f"error: {reason}", err=True)
+    if failed:
+        typer.echo(f"{len(failed)} pictures stay as they were.", err=True)
+        raise typer.Exit(1)
+
+
+def _drawn(row: Row, segment: Segment) -> Image.Image | None:
+    """The trimap of a photo that trains or validates and whose mask leaves somebody out."""
+    if not isinstance(row.mask, Path) or row.split == "test":
+        return None
+    mask = load_mask(row)
+    boxes = left_out(row, mask)
+    return Image.fromarray(trimap(load_image(row), mask, boxes, segment)) if boxes else None
+
+
+def _with_trimap(row: Row, drawn: Image.Image, path: Path, model: str) -> Row:
+    with written_atomically(path) as temporary:
+        drawn.save(temporary, "PNG")
+    extra = {**row.extra, "bystanders_by": model}
+    return replace(row, bystanders=path.absolute(), extra=extra)

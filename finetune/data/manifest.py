@@ -1,0 +1,322 @@
+"""The manifest: one JSON line per picture, and how its picture and mask are read.
+
+A row says where a picture and its mask are (paths relative to the manifest's folder), where
+they come from and which split they belong to:
+
+    {"image": "images/a.jpg", "mask": "masks/a.png", "source": "studio", "split": "train",
+     "licence": "CC0-1.0"}
+
+``"mask": "alpha"`` means the picture's own alpha channel, ``"mask": null`` a scene with
+nobody in it. With ``"thing": true`` as well, the picture is the cut-out of an object or animal,
+to be pasted into scenes as something that is nobody. ``"bystanders"`` is the path of a trimap of
+people whom the mask leaves out (:mod:`.unlabelled`). Further keys are kept in
+:attr:`Row.extra` and written back unchanged. Of these, ``"detector"`` says what looked for the
+people of ``"boxes"``; null, nothing but the mask did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from u2net_human_plugin.boxes import Boxes
+from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.preprocess import to_rgb
+
+from ..files import write_text
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+#: Grey values from here on count as person when a mask is made binary.
+THRESHOLD = 128
+#: A person's box of which the mask covers less than this holds somebody whom the mask leaves out.
+LABELLED = 0.35
+
+_ALPHA: Literal["alpha"] = "alpha"
+_KEYS = ("image", "mask", "source", "split", "licence", "bystanders")
+
+
+class SizeError(DataError):
+    """A mask has another size than its picture."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a manifest."""
+
+    #: Absolute path of the picture.
+    image: Path
+    #: Absolute path of the mask, ``"alpha"`` for the picture's own, None for an empty scene.
+    mask: Path | Literal["alpha"] | None
+    source: str = ""
+    #: None if the manifest leaves it to `python -m finetune prepare`.
+    split: Split | None = None
+    licence: str = ""
+    #: All other keys of the row, for example "sha256", "boxes", "group", "flags".
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    #: "manifest.jsonl:17", for messages.
+    where: str = field(default="", compare=False)
+    #: Absolute path of a trimap of people whom the mask leaves out: 0 nobody, 128 unknown, 255
+    #: a person. None if nobody drew them.
+    bystanders: Path | None = None
+
+    @property
+    def is_thing(self) -> bool:
+        """Whether the picture is a cut-out of something that is nobody."""
+        return self.mask is None and bool(self.extra.get("thing"))
+
+    @property
+    def is_scene(self) -> bool:
+        """Whether the row calls the picture a scene with nobody in it."""
+        return self.mask is None and not self.is_thing
+
+    @property
+    def has_unlabelled_person(self) -> bool:
+        """Whether `prepare` saw somebody whom the mask, or the word "scene", leaves out."""
+        return "unlabelled_person" in (self.extra.get("flags") or ())
+
+    @property
+    def was_searched(self) -> bool:
+        """Whether a detector looked for everybody, also for whom the mask leaves out.
+
+        It did where there are boxes and no word of a detector: `prepare` once named none.
+        """
+        return "boxes" in self.extra and self.extra.get("detector", "") is not None
+
+    @property
+    def boxes_xyxy(self) -> Boxes:
+        """Boxes of the people whom a detector saw, (N,4) float32 in pixels of the picture."""
+        listed = self.extra["boxes"] if self.was_searched else ()
+        boxes = [box[:4] for box in listed]  # a score may follow
+        return np.array(boxes, np.float32).reshape(-1, 4)
+
+    @property
+    def name(self) -> str:
+        """What messages call this row: its place in the manifest and its picture."""
+        return f"{self.where}: {self.image}" if self.where else str(self.image)
+
+
+def read_manifest(path: Path | str, *, check_files: bool = True) -> list[Row]:
+    """Return the rows of ``path`` in their order, with absolute paths.
+
+    Args:
+        path: a manifest, or a folder that holds a ``manifest.jsonl``.
+        check_files: raise if a picture or mask does not exist, rather than hours later.
+
+    Raises:
+        DataError: the file is missing or a line is not a row; names the file and the line.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "manifest.jsonl"
+    try:
+        # Not splitlines: that splits at characters, too, that may stand in a file's name.
+        lines = path.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a manifest ({error}); expected a JSON-lines file as "
+            "written by `python -m u2net_human_plugin.finetune prepare`."
+        ) from None
+    rows = [
+        _parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()
+    ]
+    for row in rows if check_files else ():
+        for file in (row.image, row.mask, row.bystanders):
+            if isinstance(file, Path) and not file.is_file():
+                raise DataError(
+                    f"{row.where}: {file} does not exist; restore it, remove the line, or run "
+                    "`python -m u2net_human_plugin.finetune prepare` on this manifest, which sets "
+                    "such rows aside."
+                )
+    return rows
+
+
+def write_manifest(path: Path, rows: Iterable[Row]) -> None:
+    """Write ``rows`` to ``path`` in one step, file paths relative to its folder."""
+    write_text(path, "".join(to_json(row, path.parent) + "\n" for row in rows))
+
+
+def to_json(row: Row, folder: Path) -> str:
+    """Return ``row`` as one line of a manifest in ``folder``."""
+    content = {
+        "image": _relative(row.image, folder),
+        "mask": _relative(row.mask, folder) if isinstance(row.mask, Path) else row.mask,
+        "source": row.source,
+        "split": row.split,
+        "licence": row.licence,
+        **({"bystanders": _relative(row.bystanders, folder)} if row.bystanders else {}),
+        **row.extra,
+    }
+    return json.dumps(content, ensure_ascii=False)
+
+
+def load_image(row: Row) -> Image.Image:
+    """Return the row's picture as upright 8-bit RGB (EXIF orientation applied).
+
+    Raises:
+        DataError: the picture is missing, damaged or of an unknown kind.
+    """
+    return to_rgb(upright(open_image(row.image, row.where)))
+
+
+def load_mask(row: Row) -> Image.Image:
+    """Return the row's mask as "L" with only 0 and 255 (person), of the picture's upright size.
+
+    Raises:
+        DataError: picture or mask cannot be read, or their sizes differ.
+    """
+    return load_alpha(row).point(lambda value: 255 if value >= THRESHOLD else 0)
+
+
+def load_alpha(row: Row) -> Image.Image:
+    """Return the row's mask as "L" with whatever soft values it has, 0…255.
+
+    Raises:
+        DataError: picture or mask cannot be read, or their sizes differ.
+    """
+    return alpha_of(open_image(row.image, row.where), row.mask, row.name)
+
+
+def alpha_of(picture: Image.Image, mask: Path | Literal["alpha"] | None, name: str) -> Image.Image:
+    """Return a picture's mask as "L", 0…255, of the picture's upright size.
+
+    ``picture`` is as :func:`open_image` returns it, ``mask`` as in :class:`Row`, ``name``
+    what messages call the picture. A mask file may be 1-bit, grey, RGB or palette, hold 0/1
+    instead of 0/255, or be drawn for the picture as stored instead of upright; all come
+    back as the same kind of mask.
+
+    Raises:
+        DataError: picture or mask cannot be read, or their sizes differ.
+    """
+    if mask == _ALPHA:
+        if not has_alpha(picture):
+            raise DataError(
+                f'{name}: mask is "alpha" but the picture has no alpha channel '
+                f"(mode {picture.mode}); give a mask file, or null for an empty scene."
+            )
+        return upright(picture).convert("RGBA").getchannel("A")
+    if mask is None:
+        return Image.new("L", upright(picture).size)
+    drawn = to_grey(upright(open_image(Path(mask))))
+    return fit_mask(picture, drawn, f"{name} with mask {mask}")
+
+
+def open_image(path: Path, where: str = "") -> Image.Image:
+    """Open and fully decode ``path``; orientation is left as stored.
+
+    Raises:
+        DataError: the file is missing, damaged, too large or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise a dozen unrelated types
+        reason = " ".join(str(error).split())[:200]
+        prefix = f"{where}: " if where else ""
+        raise DataError(
+            f"{prefix}{path}: cannot be read as a picture ({type(error).__name__}: {reason}); "
+            "replace or remove it."
+        ) from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return ``image`` with its EXIF orientation applied; broken EXIF counts as none."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - damaged EXIF raises struct, Syntax, Value, … errors
+        return image
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether ``image`` has an alpha channel or a transparent colour."""
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def to_grey(mask: Image.Image) -> Image.Image:
+    """Return a mask picture of any mode as "L", 0…255, person bright."""
+    if has_alpha(mask):
+        alpha = mask.convert("RGBA").getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            return alpha
+    if mask.mode == "P":
+        # Label pictures colour class 1 dark red, class 2 dark green …: the number counts.
+        colours = np.asarray(mask.convert("RGB"))
+        if (colours != colours[..., :1]).any():
+            return mask.point(lambda index: 255 if index else 0, "L")
+    grey = to_rgb(mask).convert("L")
+    high = grey.getextrema()[1]
+    if high == 1:  # labels 0 and 1
+        return grey.point(lambda value: 255 * value)
+    return grey
+
+
+def fit_mask(picture: Image.Image, mask: Image.Image, name: str) -> Image.Image:
+    """Return ``mask`` turned upright as ``picture`` is, if it was drawn for the stored pixels.
+
+    ``picture`` is as opened, with its EXIF orientation not yet applied. Which of the two a
+    mask was drawn for shows in its size; where both fit, upright is taken.
+
+    Raises:
+        SizeError: it fits neither the upright nor the stored picture.
+    """
+    size = upright(picture).size
+    if mask.size == size:
+        return mask
+    if mask.size == picture.size:
+        turned = mask.copy()
+        turned.getexif()[ExifTags.Base.Orientation] = picture.getexif()[ExifTags.Base.Orientation]
+        return upright(turned)
+    raise SizeError(
+        f"{name}: the mask is {mask.width}x{mask.height} pixels, the picture "
+        f"{size[0]}x{size[1]}; they must be equal."
+    )
+
+
+def _parse(line: str, path: Path, number: int) -> Row:
+    where = f"{path}:{number}"
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error}); correct or remove the line.") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{where}: expected an object with the keys {', '.join(_KEYS)}.")
+    missing = [key for key in ("image", "mask") if key not in content]
+    if missing:
+        raise DataError(
+            f'{where}: "{missing[0]}" is missing; a row has the keys {", ".join(_KEYS)} '
+            '(mask: a path, "alpha", or null for an empty scene).'
+        )
+    for key in _KEYS:
+        value = content.get(key)
+        if not isinstance(value, str) and not (value is None and key != "image"):
+            raise DataError(f'{where}: "{key}" is {value!r}; expected text.')
+    split = content.get("split")
+    if split is not None and split not in SPLITS:
+        raise DataError(
+            f'{where}: "split" is {split!r}; expected one of {", ".join(SPLITS)}, or null.'
+        )
+    mask = content["mask"]
+    folder = path.parent.absolute()
+    return Row(
+        image=folder / content["image"],
+        mask=folder / mask if mask not in (_ALPHA, None) else mask,
+        source=content.get("source") or "",
+        split=split,
+        licence=content.get("licence") or "",
+        extra={key: value for key, value in content.items() if key not in _KEYS},
+        where=where,
+        bystanders=folder / content["bystanders"] if content.get("bystanders") else None,
+    )
+
+
+def _relative(file: Path, folder: Path) -> str:
+    return Path(os.path.relpath(file, folder.absolute())).as_posix()

@@ -1,0 +1,223 @@
+"""python -m finetune prepare: from raw material to a training set.
+
+    python -m finetune prepare --images photos --masks masks --out data
+    python -m finetune prepare --manifest raw/manifest.jsonl --whole --out data
+    python -m finetune prepare --photos new --label-with birefnet-portrait --out data
+
+Everything named in one call becomes ``--out``: ``images/``, ``masks/`` (1-bit, white =
+person), ``cutouts/`` (RGBA), ``manifest.jsonl`` and a report. The same call again, with
+whatever has been added, does only what is new. Inputs with different sources or terms are
+prepared on their own first and joined with several ``--manifest --whole``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from PIL import Image
+
+from u2net_human_plugin.errors import DataError, OptionError, PluginError
+from u2net_human_plugin.yolo import find_people, weights_file
+
+from ..files import file_sha256
+from . import sources
+from .collection import MANIFEST, Plan, collect
+from .near_duplicates import NEAR
+from .pseudo_labels import load_labeler
+from .report import write_report
+from .samples import Look, load_foreground_estimation
+from .sources import Candidate, Origin
+
+#: Longer side of the picture YOLO sees: its training size. Enlarged pictures find smaller
+#: figures, but lose the feet of those who fill the picture.
+_YOLO_SIZE = 640
+
+_Folders = list[Path] | None
+
+
+def prepare(
+    out: Annotated[Path, typer.Option(help="Folder for the training set; made if missing.")],
+    images: Annotated[
+        _Folders, typer.Option(help="Folder of pictures with masks; repeatable, as --masks.")
+    ] = None,
+    masks: Annotated[
+        _Folders, typer.Option(help="Their masks: same names, or name_mask; in the same order.")
+    ] = None,
+    cutouts: Annotated[_Folders, typer.Option(help="Folder of RGBA cut-outs; repeatable.")] = None,
+    scenes: Annotated[
+        _Folders, typer.Option(help="Folder of photos with nobody in them; repeatable.")
+    ] = None,
+    things: Annotated[
+        _Folders,
+        typer.Option(help="Folder of RGBA cut-outs of objects and animals, to paste; repeatable."),
+    ] = None,
+    coco: Annotated[_Folders, typer.Option(help="COCO-style JSON; repeatable.")] = None,
+    coco_images: Annotated[
+        _Folders, typer.Option(help="Its pictures; in the same order. [default: its folder]")
+    ] = None,
+    coco_category: Annotated[str, typer.Option(help="What the JSON calls people.")] = "person",
+    manifest: Annotated[
+        _Folders, typer.Option(help="manifest.jsonl; keeps source, split, licence; repeatable.")
+    ] = None,
+    photos: Annotated[
+        _Folders, typer.Option(help="Folder of photos without masks; repeatable.")
+    ] = None,
+    label_with: Annotated[
+        str | None,
+        typer.Option(help="What masks --photos: a rembg session, or a YOLO …-seg.pt."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Source of all but manifests. [default: folder's name]")
+    ] = None,
+    terms: Annotated[str, typer.Option(help="Licence of all that states none.")] = "",
+    licence: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these licences, e.g. 'CC0*' (* ? [ ], any case); repeatable."),
+    ] = None,
+    find: Annotated[
+        Literal["yolo", "masks"],
+        typer.Option(help="Who finds people: YOLOv8 (extra yolo), or the masks' own regions."),
+    ] = "yolo",
+    crop: Annotated[
+        bool, typer.Option("--crop/--whole", help="Crop around people, or keep photos whole.")
+    ] = True,
+    margin: Annotated[
+        float, typer.Option(min=0, help="Room around a person, share of the box's longer side.")
+    ] = Look.margin,
+    min_side: Annotated[
+        int, typer.Option(min=1, help="No crop with a shorter side, in pixels.")
+    ] = Look.min_side,
+    cutout_colours: Annotated[
+        Literal["estimated", "straight", "none"],
+        typer.Option(help="Cut-outs: freed of background at the edges, as they are, or none."),
+    ] = Look.cutouts,
+    without_person: Annotated[
+        Literal["negative", "reject"],
+        typer.Option(help="Photos in which nobody is found: empty scenes, or set aside."),
+    ] = Plan.without_person,
+    unlabelled_person: Annotated[
+        Literal["flag", "aside"],
+        typer.Option(help="Samples with a clear person outside the mask."),
+    ] = Plan.unlabelled_person,
+    val: Annotated[float, typer.Option(min=0, max=1, help="Share drawn for val.")] = Plan.val,
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share drawn for test.")] = Plan.test,
+    near: Annotated[
+        int, typer.Option(min=0, max=256, help="Bits of 256 that near-duplicates differ in.")
+    ] = NEAR,
+    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = min(os.cpu_count() or 1, 8),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with 1 if anything was set aside.")
+    ] = False,
+) -> None:
+    """Build a training set from photos and masks: find people, crop, check, split, report.
+
+    Ends with 0 when the set is written, though pictures may have been set aside (the report
+    says which and why); with 1 when work on some failed that may succeed the next time;
+    with 2 when the command cannot be carried out.
+    """
+    try:
+        origin = Origin(source, terms)
+        if val + test > 1:
+            raise OptionError(f"--val {val} and --test {test} are more than all; lower one.")
+        candidates = [
+            *_pairs(images or [], masks or [], origin),
+            *(c for path in cutouts or [] for c in sources.folder(path, "alpha", origin)),
+            *(c for path in scenes or [] for c in sources.folder(path, None, origin)),
+            *(c for path in things or [] for c in sources.folder(path, "thing", origin)),
+            *_coco(coco or [], coco_images or [], origin, coco_category),
+            *(c for path in manifest or [] for c in _manifest(path, out, origin)),
+            *(c for path in photos or [] for c in sources.folder(path, "label", origin)),
+        ]
+        if not candidates:
+            raise OptionError(
+                "no input: give --images and --masks, --cutouts, --scenes, --things, --coco, "
+                "--manifest, or --photos with --label-with."
+            )
+        plan = Plan(
+            look=Look(crop, margin, min_side, cutout_colours),
+            without_person=without_person,
+            unlabelled_person=unlabelled_person,
+            licences=tuple(licence or ()),
+            val=val,
+            test=test,
+            near=near,
+            workers=workers,
+        )
+        plan = _with_models(plan, find, label_with, bool(photos))
+        outcome = collect(candidates, out, plan)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    except PluginError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        typer.echo(
+            f"error: {error}; nothing half-written is left, the same command goes on from here",
+            err=True,
+        )
+        raise typer.Exit(1) from None
+    typer.echo(write_report(outcome, plan, out))
+    for failure in outcome.failed:
+        typer.echo(f"failed: {failure.name}: {failure.detail}", err=True)
+    if not outcome.rows:
+        typer.echo(f"error: no picture could be used; see {out / 'report.md'}", err=True)
+    if outcome.failed or not outcome.rows or (strict and outcome.aside):
+        raise typer.Exit(1)
+
+
+def _pairs(images: list[Path], masks: list[Path], origin: Origin) -> Iterator[Candidate]:
+    for pictures, drawn in zip_longest(images, masks):
+        if pictures is None or drawn is None:
+            raise OptionError(
+                f"--images is given {len(images)} times and --masks {len(masks)} times; each "
+                "folder of pictures needs its folder of masks (photos without: --photos)."
+            )
+        yield from sources.pairs(pictures, drawn, origin)
+
+
+def _coco(
+    files: list[Path], folders: list[Path], origin: Origin, category: str
+) -> Iterator[Candidate]:
+    if folders and len(folders) != len(files):
+        raise OptionError(
+            f"--coco is given {len(files)} times and --coco-images {len(folders)} times; give "
+            "one folder for each JSON, or none at all."
+        )
+    for file, folder in zip(files, folders or [file.parent for file in files], strict=True):
+        yield from sources.coco(file, folder, origin, category)
+
+
+def _manifest(path: Path, out: Path, origin: Origin) -> Iterator[Candidate]:
+    file = path / MANIFEST if path.is_dir() else path
+    if file.resolve() == (out / MANIFEST).resolve():
+        raise DataError(f"{file}: is the manifest that would be written; choose another --out.")
+    return sources.manifest(file, origin)
+
+
+def _with_models(plan: Plan, find: str, label_with: str | None, photos: bool) -> Plan:
+    """Load what the plan needs now, so that what is missing shows before the work starts."""
+    if photos and label_with is None:
+        raise OptionError(
+            "--photos have no masks: name what makes them, for example --label-with "
+            "birefnet-portrait (a rembg session) or --label-with yolov8n-seg.pt."
+        )
+    if plan.look.cutouts == "estimated":
+        load_foreground_estimation()
+    if photos and label_with is not None:
+        labeler = load_labeler(label_with)
+        if not labeler.is_local:
+            typer.echo(f"note: {label_with} sends the photos to a service elsewhere", err=True)
+        plan = replace(plan, labeler=labeler)
+    if find == "yolo":
+        find_people(Image.new("RGB", (64, 64)))
+        known = f"yolo {file_sha256(weights_file())} at {_YOLO_SIZE}"
+        plan = replace(plan, detector=partial(find_people, size=_YOLO_SIZE), detector_id=known)
+    return plan

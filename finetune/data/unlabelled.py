@@ -1,0 +1,78 @@
+"""Bystanders: people in a photo whom its mask leaves out, and trimaps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from u2net_human_plugin.boxes import clip_xyxy
+from u2net_human_plugin.people import crops_xyxy
+
+from .manifest import LABELLED, Row
+
+if TYPE_CHECKING:
+    from ..predictors import Segment
+
+#: Alpha from here on is a person for sure, and up to one minus it nobody.
+SURE = 0.9
+#: Whoever is found fills at least this share of the box, as far as the mask leaves it bare; with
+#: less, all of it is unknown.
+FOUND = 0.2
+#: Detectors' boxes cut off feet and hands: how much is looked at around them, of their sides.
+AROUND = 0.08
+#: The trimap's middle value.
+UNKNOWN = 128
+
+Box = tuple[float, float, float, float]
+
+
+def left_out(row: Row, mask: Image.Image) -> list[Box]:
+    """The manifest's person boxes, xyxy in pixels, that ``mask`` leaves almost bare."""
+    found = []
+    for left, top, right, bottom in clip_xyxy(row.boxes_xyxy, mask.size).tolist():
+        inside = np.asarray(mask.crop((round(left), round(top), round(right), round(bottom))))
+        if inside.size and inside.mean() < 255 * LABELLED:
+            found.append((left, top, right, bottom))
+    return found
+
+
+def trimap(
+    image: Image.Image, mask: Image.Image, boxes: Sequence[Box], segment: Segment
+) -> npt.NDArray[np.uint8]:
+    """Who is in ``boxes``: (H,W) with 0 nobody, 128 unknown, 255 a person beside ``mask``.
+
+    Args:
+        image: the photo, RGB.
+        mask: "L" of its size; where it has a person the trimap is 0.
+        boxes: of people whom the mask leaves out, xyxy in pixels.
+        segment: draws people; it sees each box with some room around it.
+    """
+    drawn = np.zeros((image.height, image.width), np.uint8)
+    bare = np.asarray(mask) < 255
+    for box in boxes:
+        xyxy = np.array([box], np.float32)
+        # No crop: somebody who fills the picture.
+        (left, top, right, bottom), *_ = crops_xyxy(xyxy, image.size) or [(0, 0, *image.size)]
+        alpha = segment(image.crop((left, top, right, bottom))) / np.float32(255)
+        values = np.full(alpha.shape, UNKNOWN, np.uint8)
+        values[alpha >= SURE] = 255
+        values[alpha <= 1 - SURE] = 0
+
+        around = AROUND * (xyxy[:, 2:] - xyxy[:, :2])
+        wider = clip_xyxy(
+            np.concatenate((xyxy[:, :2] - around, xyxy[:, 2:] + around), 1), image.size
+        )
+        x, y, x_end, y_end = (round(float(value)) for value in wider[0])
+        values = values[y - top : y_end - top, x - left : x_end - left]
+        # Whom the mask holds, and who may reach into the box, is not who was looked for.
+        seen = values[bare[y:y_end, x:x_end]] == 255
+        if not seen.any() or seen.mean() < FOUND:
+            values = np.full_like(values, UNKNOWN)
+        place = drawn[y:y_end, x:x_end]
+        np.maximum(place, values, out=place)
+    drawn[~bare] = 0
+    return drawn

@@ -1,0 +1,299 @@
+"""The model card and README's results, from the weights' provenance and evaluation reports.
+
+    python -m finetune evaluate --before minmax:u2netp.onnx --after bundled … --out report
+    cp report/report.json model_cards/results/photos.json
+    python -m finetune card --before minmax:u2netp.onnx
+
+Reports on the option `crop` (--before 'bundled?crop=off' --after 'bundled?crop=self') belong into
+``model_cards/results/crop``. Numbers get into the documents this way only. ``--check`` says
+whether they are up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from u2net_human_plugin import weights
+from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.preprocess import SIZE
+
+from ..evaluation.contact_sheet import save_sheet
+from ..evaluation.evaluate import Settings
+from ..evaluation.report import METRICS, TRUSTED, crop_table, share_line, slice_table, tables
+from ..files import write_text
+from .example_pictures import hard_cases, options_shown
+
+CARD = Path("model_cards/u2net_human_ft.md")
+_RESULTS = Path("results")
+_CROP_RESULTS = _RESULTS / "crop"
+#: A slice of fewer pictures is no ground for a statement.
+_ENOUGH = 5
+
+
+def card(
+    folder: Annotated[Path, typer.Option(help="root of the checkout")] = Path(),
+    before: Annotated[
+        str | None, typer.Option(help="redraw the example pictures, with this model beside ours")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="write nothing; fail if anything is outdated")
+    ] = False,
+) -> None:
+    """Write the model card and README's results from provenance and reports."""
+    if before and not check:
+        save_sheet(hard_cases(before), folder / CARD.parent / "examples.jpg")
+        save_sheet(options_shown(), folder / CARD.parent / "options.jpg")
+    provenance = weights.provenance()
+    checksum = provenance["sha256"]["onnx"]
+    reports = read_reports(folder, checksum)
+    crops = read_reports(folder, checksum, _CROP_RESULTS)
+    readme = (folder / "README.md").read_text("utf-8")
+    readme = fill_results(readme, "results", render_results(provenance, reports))
+    readme = fill_results(readme, "crop", crop_table(crops))
+    texts = {
+        folder / CARD: render_card(folder, provenance, reports, crops),
+        folder / "README.md": readme,
+    }
+    outdated = [
+        path
+        for path, text in texts.items()
+        if not path.is_file() or path.read_text("utf-8") != text
+    ]
+    if check:
+        for path in outdated:
+            typer.echo(f"{path} is outdated: run `python -m finetune card`.", err=True)
+        if outdated:
+            raise typer.Exit(1)
+        return
+    for path in outdated:
+        write_text(path, texts[path])
+        print(path)
+
+
+def read_reports(folder: Path, onnx_sha256: str, results: Path = _RESULTS) -> list[dict[str, Any]]:
+    """The reports in ``model_cards/results``, by file name, each with a "title" and "file".
+
+    Raises:
+        DataError: a report judges other weights than the bundled ones, or is none.
+    """
+    reports = []
+    for path in sorted((folder / CARD.parent / results).glob("*.json")):
+        try:
+            report = json.loads(path.read_text("utf-8"))
+            judged = report["models"]["after"]["sha256"]
+            foreign = results == _CROP_RESULTS and report["models"]["after"]["kind"] != "bundled"
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: not a report.json of `python -m finetune evaluate` ({error!r})."
+            ) from None
+        if judged != onnx_sha256 and not foreign:
+            raise DataError(
+                f"{path}: judges weights with SHA-256 {judged}, but the bundled ones have "
+                f"{onnx_sha256}; run `python -m finetune evaluate --after bundled` again."
+            )
+        # What comes after a full stop tells reports on the same pictures apart.
+        title = path.stem.partition(".")[0].replace("_", " ").capitalize()
+        file = (results / path.name).as_posix()
+        reports.append({**report, "title": title, "file": file})
+    return reports
+
+
+def render_card(
+    folder: Path,
+    provenance: Mapping[str, Any],
+    reports: Sequence[Mapping[str, Any]],
+    crops: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The whole model card: YAML front matter and Markdown."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        language="en",
+        license="other",
+        license_name="apache-2.0-trained-on-data-for-academic-exchange",
+        license_link="LICENSE",
+        library_name="onnx",
+        pipeline_tag="image-segmentation",
+        tags=["background-removal", "portrait-matting", "u2net", "rembg", "transparent-background"],
+        model_name=weights.MODEL_NAME,
+        eval_results=list(_eval_results(_against_rembg(reports))) or None,
+    )
+    runs = training_runs(provenance)
+    parts = folder / CARD.parent
+    log = next((name for name in ("training_log.md",) if (parts / name).is_file()), None)
+    content = ModelCard.from_template(
+        data,
+        template_path=str(parts / "u2net_human_ft.md.jinja"),
+        provenance=provenance,
+        size=SIZE,
+        runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
+        reports=[
+            {
+                **report,
+                "tables": tables(report),
+                "command": evaluation_command(report),
+                "against_rembg": _is_against_rembg(report),
+            }
+            for report in reports
+        ],
+        weakest=weakest(_against_rembg(reports)),
+        crop=crop_table(crops) if crops else None,
+        crop_commands=[evaluation_command(report) for report in crops],
+        pictures="examples.jpg" if (parts / "examples.jpg").is_file() else None,
+        log=log,
+        sources=list(_sources(parts, runs)),
+    ).content
+    return str(content).rstrip("\n") + "\n"
+
+
+def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
+    """What stands between README's markers of results."""
+    parts = []
+    if not provenance.get("training"):
+        parts.append("The bundled weights are the official U²-Netp, not yet fine-tuned.")
+    for report in _against_rembg(reports):
+        parts.append(
+            f"**{report['title']}** ({report['pictures']} pictures; before → after, in brackets "
+            "the 95 % interval of the difference):"
+        )
+        groups = {"all": report["overall"]} if report["overall"] else {}
+        sources = report["slices"].get("source", {})
+        if len(sources) > 1:
+            groups |= sources
+        trusted = report["slices"].get(TRUSTED, {})
+        groups |= {f"{name}, no doubt about the mask": trusted[name] for name in trusted}
+        parts.append(slice_table("pictures of", groups))
+        if missed := (report["overall"] or {}).get("missed"):
+            title = "Pictures whose people are missed altogether"
+            parts.append(share_line(title, missed, missed["pictures"]))
+        if scenes := report["empty_scenes"]:
+            title = "Empty scenes left empty"
+            parts.append(share_line(title, scenes["left_empty"], scenes["pictures"]))
+    return "\n\n".join(parts)
+
+
+def _against_rembg(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The reports whose "before" is what rembg's users have; others measure "after" again."""
+    return [report for report in reports if _is_against_rembg(report)]
+
+
+def _is_against_rembg(report: Mapping[str, Any]) -> bool:
+    return bool(report["models"]["before"]["spec"].startswith("minmax:"))
+
+
+def fill_results(readme: str, name: str, results: str) -> str:
+    """``readme`` with ``results`` between the markers called ``name``.
+
+    Raises:
+        DataError: a marker is missing.
+    """
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    if readme.count(start) != 1 or readme.count(end) != 1:
+        raise DataError(f"README.md: expected one {start} and one {end}.")
+    head, rest = readme.split(start)
+    tail = rest.split(end)[1]
+    return f"{head}{start}\n{results}\n{end}{tail}"
+
+
+def weakest(reports: Sequence[Mapping[str, Any]], count: int = 5) -> str:
+    """A table of the slices with the lowest IoU; slices of fewer than five pictures left out."""
+    found = [
+        (scores["iou"]["after"]["mean"], f"{report['title']}, {title}: {name}", scores)
+        for report in reports
+        for title, groups in report["slices"].items()
+        for name, scores in groups.items()
+        if scores["pictures"] >= _ENOUGH and name != "unknown"
+    ]
+    lowest = sorted(found, key=lambda entry: entry[:2])[:count]
+    if not lowest:
+        return "Not measured yet."
+    return slice_table("slice", {name: scores for _, name, scores in lowest})
+
+
+def training_runs(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records of the runs that made the weights, first to last; none: not fine-tuned."""
+    runs: dict[str, dict[str, Any]] = {}
+
+    def collect(record: dict[str, Any] | None) -> None:
+        if record is None:
+            return
+        collect(record.get("started_from"))
+        for mixed in record.get("interpolated", ()):
+            collect(mixed.get("training"))
+        if "arguments" in record:
+            # One run may have led here by several ways: once on, once mixed in.
+            key = [record.get(name) for name in ("arguments", "commit", "step", "seconds")]
+            runs[json.dumps(key)] = record
+
+    collect(provenance.get("training"))
+    return list(runs.values())
+
+
+def training_command(arguments: Mapping[str, Any]) -> str:
+    """The command line that a training record's arguments stand for."""
+    words = ["python", "-m", "finetune", "train"]
+    for name, value in arguments.items():
+        option = "--" + {"manifests": "manifest"}.get(name, name).replace("_", "-")
+        values = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
+        for entry in values if isinstance(values, list) else [values]:
+            if entry is not None:
+                words += [option, str(entry)]
+    return shlex.join(words)
+
+
+def evaluation_command(report: Mapping[str, Any]) -> str:
+    """The command line that wrote ``report``."""
+    settings = report["settings"]
+    words = ["python", "-m", "finetune", "evaluate", "--manifest", settings["manifest"]]
+    words += ["--split", settings["split"]]
+    for source in settings.get("sources", ()):
+        words += ["--source", source]
+    for name in ("limit", "crop"):
+        if settings.get(name) is not None:
+            words += [f"--{name}", str(settings[name])]
+    for model in ("before", "after"):
+        words += [f"--{model}", report["models"][model]["spec"]]
+    words += ["--consistency", str(settings.get("consistency", Settings.consistency))]
+    return shlex.join(words)
+
+
+def _eval_results(reports: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    from huggingface_hub import EvalResult
+
+    for report in reports:
+        for source, scores in report["slices"].get("source", {}).items():
+            for metric, (title, _) in METRICS.items():
+                if metric in scores and metric != "missed":
+                    yield EvalResult(
+                        task_type="image-segmentation",
+                        dataset_type=source,
+                        dataset_name=f"{report['title']}: {source}",
+                        dataset_split=report["settings"]["split"],
+                        metric_type=metric,
+                        metric_name=title,
+                        metric_value=round(scores[metric]["after"]["mean"], 4),
+                    )
+
+
+def _sources(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the weights were trained on: terms as known, or as the manifest states them."""
+    known = json.loads((folder / "sources.json").read_text("utf-8"))
+    used: dict[str, Any] = {}
+    for run in runs:
+        for name, entry in run["data"]["sources"].items():
+            pictures = max(entry["pictures"], used.get(name, entry)["pictures"])
+            used[name] = {**entry, "pictures": pictures}
+    for name, entry in used.items():
+        unknown = {
+            "title": name,
+            "what": "no description",
+            "from": "from a user's manifest",
+            "terms": entry["licence"] or "none stated",
+        }
+        yield {**unknown, **known.get(name, {}), "pictures": entry["pictures"]}

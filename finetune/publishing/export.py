@@ -1,0 +1,171 @@
+"""From a checkpoint to weights that both hosts use at once.
+
+    python -m finetune export runs/first/u2net_finetuned.pth --manifest data
+
+writes ``u2net_human_ft.onnx``, a complete official-style ``u2net_human_ft.pth`` and
+``u2net_human_ft.json`` (checksums, training record, measured scores) into rembg's model
+directory, where `rembg -m u2net_human_ft` and transparent-background look first.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import u2net_human_plugin
+from u2net_human_plugin import weights
+from u2net_human_plugin.errors import PluginError, WeightsError
+
+from ..evaluation.evaluate import Settings, choose_rows, make_report, measure
+from ..predictors import load_predictor
+from . import weight_set
+from .regressions import objections
+
+NAME = weights.MODEL_NAME
+
+
+class WorseError(PluginError):
+    """The new weights are worse than those they would replace."""
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="u2net_finetuned.pth, or any U²-Net")],
+    out: Annotated[
+        Path | None, typer.Option(help="folder to write to  [default: rembg's model directory]")
+    ] = None,
+    bundle: Annotated[bool, typer.Option(help="replace the weights inside this checkout")] = False,
+    manifest: Annotated[
+        str | None, typer.Option(help="pictures on which the new weights must not be worse")
+    ] = None,
+    split: Annotated[str, typer.Option(help="which of them; val: what train held back")] = "val",
+    replaces: Annotated[
+        str | None,
+        typer.Option(help="model to compare with  [default: what is there, or the bundled one]"),
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="half or full  [default: half for lite, full for full]")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="write them even if worse or not compared")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="compare on so many pictures")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="pictures in work at a time")] = 1,
+) -> None:
+    """Write ONNX, .pth and provenance, unless the weights are worse than those they replace."""
+    folder = _destination(out, bundle)
+    if manifest is None and not force:
+        raise typer.BadParameter(
+            "name pictures to compare on with --manifest, or write unseen weights with --force."
+        )
+    with tempfile.TemporaryDirectory(prefix="finetune-export-") as staging:
+        record = build(checkpoint, Path(staging), decoder)
+        files = {suffix: Path(staging) / f"{NAME}.{suffix}" for suffix in ("onnx", "pth")}
+        if manifest is not None:
+            # Consistency plays no part in the decision and costs ten passes a picture.
+            settings = Settings(manifest, split, consistency=0, limit=limit, workers=workers)
+            before = replaces or _present(folder)
+            record["gate"] = compare(files["onnx"], before, settings, force)
+        description = weight_set.install(folder, NAME, files, portable(record))
+    print(f"{description.with_suffix('.onnx')}\n{description.with_suffix('.pth')}\n{description}")
+
+
+def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[str, Any]:
+    """Write the .onnx and .pth of ``checkpoint`` into ``folder``; return their record.
+
+    Raises:
+        WeightsError: the checkpoint is no U²-Net, or ``decoder`` does not exist.
+        RuntimeError: onnxruntime's answer differs from torch's.
+    """
+    import torch
+
+    from u2net_human_plugin.checkpoint import load_checkpoint
+    from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
+
+    from ..files import written_atomically
+    from ..training import checkpoints
+    from .onnx_file import write_onnx
+
+    model = load_checkpoint(checkpoint)
+    chosen = decoder or ("half" if model.variant == "lite" else "full")
+    if chosen not in ("half", "full"):
+        raise WeightsError(f"--decoder {chosen}: expected half or full.")
+    complete = unfold_batch_norm(copy.deepcopy(model)).state_dict()
+    # What official code does with the file: a fresh network, loaded strictly.
+    U2Net(model.variant).load_state_dict(complete, strict=True)
+    with written_atomically(folder / f"{NAME}.pth") as temporary:
+        torch.save(complete, temporary)
+    model.decoder = chosen  # type: ignore[assignment]
+    difference = write_onnx(model, folder / f"{NAME}.onnx")
+    return {
+        "name": NAME,
+        "variant": model.variant,
+        "decoder": chosen,
+        "made_from": checkpoint.name,
+        "exported": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "version": u2net_human_plugin.__version__,
+        "command": ["python", "-m", "finetune", *sys.argv[1:]],
+        "difference_from_torch": difference,
+        "training": checkpoints.record_of(checkpoint),
+        "gate": None,
+    }
+
+
+def compare(onnx: Path, before: str, settings: Settings, force: bool) -> dict[str, Any]:
+    """Measure new weights against ``before`` and return the report, with any objections.
+
+    Pictures whose mask, by the manifest's flags, leaves somebody out are no judges: there,
+    who marks everybody is wrong.
+
+    Raises:
+        WorseError: they are worse (:func:`.regressions.objections`) and not forced, or
+            a picture could not be measured.
+    """
+    models = {"before": load_predictor(before), "after": load_predictor(str(onnx))}
+    rows = choose_rows(settings)
+    judges = [row for row in rows if not row.has_unlabelled_person]
+    report = make_report(measure(judges, models, settings), models, settings)
+    found = objections(report)
+    found += [f"{failure['image']}: {failure['error']}" for failure in report["failures"]]
+    if found and not force:
+        raise WorseError(
+            f"the new weights are worse than {before}; nothing was written (--force writes them "
+            "anyway):\n" + "\n".join(f"  {reason}" for reason in found)
+        )
+    return {**report, "objections": found, "forced": bool(found)}
+
+
+def portable(value: Any) -> Any:
+    """``value`` with every absolute path in it cut to its last part.
+
+    The record travels with the weights; where somebody keeps their files does not.
+    """
+    if isinstance(value, dict):
+        return {key: portable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(entry) for entry in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
+
+
+def _destination(out: Path | None, bundle: bool) -> Path:
+    if not bundle:
+        return out or weights.model_directory_files()[0].parent
+    package = Path(u2net_human_plugin.__file__).parent
+    if out is not None or not (package.parent / "pyproject.toml").is_file():
+        raise typer.BadParameter(
+            "--bundle is for a checkout of the repository, and without --out; "
+            f"the package in use is {package}."
+        )
+    return package / "weights"
+
+
+def _present(folder: Path) -> str:
+    """The weights that would be replaced, as a model to load."""
+    present = weight_set.read(folder, NAME).get("onnx")
+    path = present[0] if present else folder / f"{NAME}.onnx"
+    return str(path) if path.is_file() else "bundled"

@@ -1,0 +1,166 @@
+"""What a training run keeps on disk, so that it survives a kill and can be traced back.
+
+Every checkpoint has a JSON twin with all arguments, the data's hash, the git commit and
+the metrics at that step. Both are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from u2net_human_plugin.errors import DataError, WeightsError
+from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
+
+from ..data.manifest import Row
+from ..files import write_text, written_atomically
+
+
+class Ema:
+    """Exponential moving average of a network's weights, the ones that get evaluated.
+
+    The decay warms up as (1 + step) / (10 + step), so that a short run is not dominated by
+    its starting point.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average one step towards ``model``."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        current = model.state_dict()
+        for name, average in self.model.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(current[name].to(average.device), 1 - decay)
+            else:
+                average.copy_(current[name])
+
+
+def official_state(model: U2Net) -> dict[str, Tensor]:
+    """A complete state dict with the official keys, on the CPU; ``model`` is left alone."""
+    return unfold_batch_norm(copy.deepcopy(model).cpu()).state_dict()
+
+
+def save(path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write a checkpoint and its JSON twin.
+
+    The twin goes first: a kill between the two leaves the old checkpoint with a newer
+    description of the same run, never a checkpoint without one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_text(path.with_suffix(".json"), text)
+    with written_atomically(path) as temporary:
+        torch.save(content, temporary)
+
+
+def record_of(checkpoint: Path) -> dict[str, Any] | None:
+    """How a checkpoint came to be: its JSON twin without the loss curve; None if it has none.
+
+    If that run began with the result of another, "started_from" holds the other's record; where
+    `interpolate` mixed weights in, "training" in its entry of "interpolated" holds theirs.
+
+    Raises:
+        WeightsError: a twin is no JSON object.
+    """
+    twin = checkpoint.with_suffix(".json")
+    if not twin.is_file():
+        return None
+    try:
+        record: dict[str, Any] | None = json.loads(twin.read_text("utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError
+    except ValueError:
+        raise WeightsError(f"{twin}: not JSON; it should describe {checkpoint.name}.") from None
+    if "training" in record:  # what `export` writes
+        record = record["training"]
+    if record is None:
+        return None
+    kept = {key: value for key, value in record.items() if key != "losses"}
+    init = record.get("arguments", {}).get("init")
+    # What was written down earlier is right even if another file has that name now.
+    earlier = kept.get("started_from") or (record_of(Path(init)) if init else None)
+    return {**kept, "started_from": earlier} if earlier else kept
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint written by :func:`save`; no pickled code is run.
+
+    Raises:
+        DataError: it is damaged or not such a checkpoint.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"model", "ema", "optimizer", "step"} <= content.keys():
+            raise ValueError("it lacks the training state")
+    except Exception as error:  # noqa: BLE001 - torch raises pickle, zip, EOF, Runtime and Value errors here
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: cannot be resumed from ({type(error).__name__}: {reason}); remove it to "
+            "start anew, or give it to --init if it holds weights only."
+        ) from None
+    return dict(content)
+
+
+def data_hash(training: Sequence[Row], held: Sequence[Row] = ()) -> str:
+    """SHA-256 over what a run trains on and what it is measured with, hexadecimal.
+
+    Of each row its name, split and licence and, where known, contents. Their order counts:
+    which picture is number n, and what the pictures for validation are, depends on it.
+    """
+    return _sha256(chain(_content(training), [b"\n"], _content(held)))
+
+
+def unordered_data_hash(training: Sequence[Row]) -> str:
+    """What checkpoints held before :func:`data_hash` knew of order and held-back rows."""
+    return _sha256(_content(sorted(training, key=lambda row: (row.source, row.image.name))))
+
+
+def _content(rows: Iterable[Row]) -> Iterator[bytes]:
+    for row in rows:
+        fields = (row.source, row.image.name, row.split, row.licence, row.extra.get("sha256"))
+        yield json.dumps(fields).encode()
+        if row.bystanders is not None:
+            yield row.bystanders.read_bytes()
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with "-dirty" if files differ from it; None outside of one.
+
+    Installed, this module may lie inside somebody else's checkout, whose commit says nothing.
+    """
+    folder = Path(__file__).parent
+    if not (folder.parents[1] / "pyproject.toml").is_file():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty"],  # noqa: S607 - user's git
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,202 @@
+"""The command line of `python -m finetune train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from u2net_human_plugin.errors import PluginError
+from u2net_human_plugin.preprocess import SIZE
+
+if TYPE_CHECKING:
+    from .dataset import Mix
+
+
+def train(
+    manifest: Annotated[
+        list[Path], typer.Option(help="Training data, as written by prepare; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs.")],
+    init: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads annotations at run time, also on Python 3.10
+        typer.Option(help="Starting weights: .pth (official, ours) or official .onnx."),
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help="full (44.0 M) or lite (1.13 M parameters).")
+    ] = "lite",
+    decoder: Annotated[
+        str,
+        typer.Option(
+            help="half: end at side output d2, 2.2 times faster; full: train everything. "
+            "[default: half for lite, full for full]"
+        ),
+    ] = "",
+    size: Annotated[
+        int, typer.Option(min=32, help="Input side in pixels; the paper crops 288.")
+    ] = SIZE,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Pictures a step, over all processes; paper: 12.")
+    ] = 8,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="How often --epoch-size pictures; paper: 600,000 steps.")
+    ] = 50,
+    epoch_size: Annotated[
+        int, typer.Option(min=0, help="Pictures an epoch, of all kinds. [default: one a photo]")
+    ] = 0,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Adam's peak rate; paper, from nothing: 1e-3.")
+    ] = 3e-4,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 100,
+    ema: Annotated[
+        float, typer.Option(min=0, max=1, help="Decay of the weights' moving average.")
+    ] = 0.998,
+    edge: Annotated[
+        float, typer.Option(min=0, help="Extra weight of the loss at contours; paper: 0.")
+    ] = 2.0,
+    iou: Annotated[
+        float, typer.Option(min=0, help="Factor of a soft IoU loss beside BCE; paper: 0.")
+    ] = 0.0,
+    batch_norm: Annotated[
+        str, typer.Option(help="frozen (folded; small batches) or live (batches from 16 on).")
+    ] = "frozen",
+    freeze_encoder: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the run in which the encoder stays as it is."),
+    ] = 0.0,
+    coarse: Annotated[
+        list[str],
+        typer.Option(help="SOURCE=PIXELS: masks of this source have steps of about PIXELS."),
+    ] = [],  # noqa: B006 - typer's way to say "none"
+    mix: Annotated[
+        list[str],
+        typer.Option(
+            help="KIND=SHARE: how often photo, group (a photo with more people), scene (people "
+            "composed) and empty are drawn, in proportion. "
+            "[default: photo=0.4, group=0.17, scene=0.35, empty=0.08]"
+        ),
+    ] = [],  # noqa: B006 - as above
+    seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
+    full_decoder_steps: Annotated[
+        int, typer.Option(min=0, help="Steps that fit the rest after a half-decoder run.")
+    ] = 100,
+    validation_pictures: Annotated[
+        int, typer.Option(min=0, help="Per validation set; 0: none.")
+    ] = 48,
+    validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 200,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 50,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare pictures.")] = 1,
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32, or bf16: convolutions in bfloat16, twice as fast on CPUs with AVX512-BF16 "
+            "or AMX and on GPUs."
+        ),
+    ] = "fp32",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in --out, the other arguments being the same."
+        ),
+    ] = False,
+    finish: Annotated[
+        bool,
+        typer.Option("--finish", help="Train no further; make the result of a stopped run's best."),
+    ] = False,
+    minutes: Annotated[
+        Optional[float],  # noqa: UP045 - as above
+        typer.Option(min=0, help="Stop in order after so long, with status 130; --resume goes on."),
+    ] = None,
+) -> None:
+    """Fine-tune U²-Net; the result is OUT/u2net_finetuned.pth."""
+    choices = {
+        "variant": (variant, ("full", "lite")),
+        "decoder": (decoder or ("half" if variant == "lite" else "full"), ("full", "half")),
+        "batch-norm": (batch_norm, ("frozen", "live")),
+        "device": (device, ("auto", "cpu")),
+        "precision": (precision, ("fp32", "bf16")),
+    }
+    for name, (value, valid) in choices.items():
+        if value not in valid:
+            raise typer.BadParameter(f"--{name} is {value!r}; choose from {', '.join(valid)}.")
+    if batch_norm == "live" and batch < 16:
+        typer.echo(f"note: with --batch {batch}, live statistics are noisy", err=True)
+    pixels, shares = parse_coarse(coarse), parse_mix(mix)
+
+    from .memory import keep_freed_memory
+
+    keep_freed_memory()
+
+    from . import loop, run
+
+    config = run.TrainConfig(
+        manifests=tuple(manifest),
+        out=out,
+        init=init,
+        variant=variant,  # type: ignore[arg-type] # checked above
+        decoder=choices["decoder"][0],  # type: ignore[arg-type]
+        size=size,
+        batch=batch,
+        epochs=epochs,
+        epoch_size=epoch_size,
+        rate=rate,
+        warmup=warmup,
+        ema=ema,
+        edge=edge,
+        iou=iou,
+        batch_norm=batch_norm,  # type: ignore[arg-type]
+        freeze_encoder=freeze_encoder,
+        coarse=pixels,
+        mix=shares,
+        seed=seed,
+        full_decoder_steps=full_decoder_steps,
+        validation_pictures=validation_pictures,
+        validate_every=validate_every,
+        save_every=save_every,
+        workers=workers,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    try:
+        final = loop.train(config, resume=resume, finish=finish, minutes=minutes)
+    except PluginError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    if final is None:
+        raise typer.Exit(130)
+    typer.echo(f"{final}")
+
+
+def parse_coarse(entries: list[str]) -> dict[str, int]:
+    """{"ccp": 3} from ["ccp=3"]."""
+    result = {}
+    for entry in entries:
+        source, _, pixels = entry.partition("=")
+        if not pixels.isdigit():
+            raise typer.BadParameter(f"--coarse {entry!r}: expected SOURCE=PIXELS, e.g. ccp=3.")
+        result[source] = int(pixels)
+    return result
+
+
+def parse_mix(entries: list[str]) -> Mix:
+    """The default shares but for those named: an empty one of 0.2 from ["empty=0.2"]."""
+    from .dataset import Mix
+
+    shares = dataclasses.asdict(Mix())
+    for entry in entries:
+        kind, _, share = entry.partition("=")
+        try:
+            if kind not in shares or not 0 <= float(share) < math.inf:
+                raise ValueError
+        except ValueError:
+            raise typer.BadParameter(
+                f"--mix {entry!r}: expected KIND=SHARE, the kind one of {', '.join(shares)}."
+            ) from None
+        shares[kind] = float(share)
+    if not sum(shares.values()):
+        raise typer.BadParameter("--mix: all shares are 0; nothing would be drawn.")
+    return Mix(**shares)
