@@ -1,4 +1,4 @@
-"""The command line: python -m finetune prepare | complete | train | evaluate | export."""
+"""The command line: python -m finetune prepare | complete | label | train | evaluate | export."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .benchmarks.plugin import plugin
 from .benchmarks.server import server
 from .benchmarks.training import training
 from .data.complete import complete
+from .data.label import label
 from .data.prepare import prepare
 from .evaluation.evaluate import evaluate
 from .publishing.card import card
@@ -32,11 +33,12 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    """Fine-tune U²-Net on people: prepare → complete → train → evaluate → export."""
+    """Fine-tune U²-Net on people: prepare → complete → label → train → evaluate → export."""
 
 
 app.command()(prepare)
 app.command()(complete)
+app.command()(label)
 app.command()(train)
 app.command()(interpolate)
 app.command()(compose)
