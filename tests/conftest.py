@@ -23,6 +23,20 @@ def pytest_report_header() -> str:
     return f"package under test: {Path(u2net_human_plugin.__file__).parent}"
 
 
+#: Fixtures that start interpreters, or that need what is not part of the repository.
+PROCESS = {"launch", "installed_python", "new_environment", "pip", "wheel"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a test's fixtures say about it need not be said again in a mark."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if not PROCESS.isdisjoint(fixtures):
+            item.add_marker(pytest.mark.process)
+        if "shared" in fixtures:
+            item.add_marker(pytest.mark.data)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Test material that is not part of the repository: ``../shared`` beside the checkout."""

@@ -95,6 +95,7 @@ def test_the_trainer_does_not_know_its_own_name(file):
             assert not f"{name}.".startswith(("finetune.", "u2net_human_plugin.finetune."))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["finetune", "u2net_human_plugin.finetune"])
 def test_the_trainer_runs_in_a_checkout_under_both_names(name):
     """`python -m` with either, in the checkout's folder; the other's modules are not loaded."""

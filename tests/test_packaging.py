@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
 from u2net_human_plugin.finetune.benchmarks import plugin
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -142,6 +143,7 @@ def test_start_up_loads_nothing_heavy(tmp_path):
     assert with_plugin - without == {"u2net_human_plugin", "u2net_human_plugin._startup"}
 
 
+@pytest.mark.process
 def test_help():
     """The command explains itself."""
     command = [sys.executable, "-m", "u2net_human_plugin", "doctor", "--help"]

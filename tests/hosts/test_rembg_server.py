@@ -1,0 +1,203 @@
+"""`rembg s`, the real server on loopback: its lists of models, its answers, and strangers."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.process
+
+#: `rembg` with a record of every file that is opened and every address that is called.
+SERVER = """
+import sys
+record = open(sys.argv.pop(1), "a", buffering=1)
+def write_down(event, args):
+    if event in ("open", "os.open", "socket.connect", "subprocess.Popen", "exec"):
+        record.write(f"{event} {args[0]!r} {args[1]!r}\\n".replace("\\n", " ") + "\\n"
+                     if len(args) > 1 else f"{event} {args[0]!r}\\n")
+sys.argv[0] = "rembg"
+from rembg.cli import main
+sys.addaudithook(write_down)
+sys.exit(main())
+"""
+
+
+class Server:
+    """A running server: where it is, and what it has opened."""
+
+    def __init__(self, port: int, record: Path) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+        self.record = record
+
+    def get(self, path: str, **query: str) -> tuple[int, bytes]:
+        url = f"{self.address}{path}?{urllib.parse.urlencode(query)}"
+        return self._open(urllib.request.Request(url))  # noqa: S310 - loopback
+
+    def post(self, picture: bytes, extras: object = None, **fields: str) -> tuple[int, bytes]:
+        """POST /api/remove. Options are form fields; extras are in the query, as rembg has it."""
+        boundary = uuid.uuid4().hex
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in {"model": "u2net_human_ft", **fields}.items()
+        ]
+        parts.append(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="in.png"\r\n'
+            "Content-Type: image/png\r\n\r\n"
+        )
+        body = "".join(parts).encode() + picture + f"\r\n--{boundary}--\r\n".encode()
+        query = urllib.parse.urlencode({"extras": json.dumps(extras)}) if extras else ""
+        kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        url = f"{self.address}/api/remove?{query}"
+        return self._open(urllib.request.Request(url, data=body, headers=kind))  # noqa: S310
+
+    def _open(self, request: urllib.request.Request) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+
+@pytest.fixture(scope="module")
+def server(
+    installed_python: Path,
+    clean_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """The server with its web page."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    record = folder / "record"
+    arguments = [record, "s", "-h", "127.0.0.1", "-p", str(port), "-l", "warning"]
+    with (folder / "log").open("w") as log:
+        child = subprocess.Popen(
+            [installed_python, "-c", SERVER, *arguments],
+            env={**clean_environment, "GRADIO_ANALYTICS_ENABLED": "False"},
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    running = Server(port, record)
+    try:
+        deadline = time.monotonic() + 280
+        while True:
+            try:
+                running.get("/openapi.json")
+                break
+            except OSError:
+                said = (folder / "log").read_text()
+                assert child.poll() is None, said
+                assert time.monotonic() < deadline, said
+                time.sleep(0.2)
+        yield running
+    finally:
+        child.terminate()
+        child.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def png(astronaut: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    astronaut.resize((200, 150)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def mask(png: bytes, server: Server) -> np.ndarray:
+    """The mask that the server gives without any extras."""
+    status, answer = server.post(png, om="true")
+    assert status == 200, answer
+    return np.asarray(Image.open(io.BytesIO(answer)))
+
+
+def test_post(server: Server, png: bytes, mask: np.ndarray) -> None:
+    """A cut-out whose alpha is the mask of someone who fills half of the picture."""
+    status, answer = server.post(png)
+    assert status == 200
+    with Image.open(io.BytesIO(answer)) as cutout:
+        assert (cutout.format, cutout.mode, cutout.size) == ("PNG", "RGBA", (200, 150))
+        assert np.array_equal(np.asarray(cutout)[..., 3], mask)
+    assert mask.shape == (150, 200)
+    assert 0.3 < mask.mean() / 255 < 0.8
+
+
+def test_get_knows_the_model(server: Server) -> None:
+    """The parameter passes rembg's check; the address, a private one, does not, as it should."""
+    url = f"{server.address}/in.png"
+    assert server.get("/api/remove", url=url, model="no_such_model")[0] == 422
+    status, answer = server.get("/api/remove", url=url, model="u2net_human_ft")
+    assert status != 422, answer
+
+
+def test_the_lists_of_models(server: Server) -> None:
+    """Of the API's description, for GET and POST, and of the web page's menu."""
+    api = json.loads(server.get("/openapi.json")[1])
+    remove = api["paths"]["/api/remove"]
+    assert "u2net_human_ft" in json.dumps(remove["get"]["parameters"])
+    assert "u2net_human_ft" in json.dumps(api["components"]["schemas"])
+    page = json.loads(server.get("/config")[1])
+    menus = [item["props"] for item in page["components"] if item["type"] == "dropdown"]
+    choices = next(menu["choices"] for menu in menus if menu.get("label") == "Models")
+    assert ["u2net_human_ft", "u2net_human_ft"] in choices
+
+
+def test_extras_set_options(server: Server, png: bytes, mask: np.ndarray) -> None:
+    """Ours are obeyed or refused; a refusal is an error of that request alone."""
+    assert server.post(png, extras={"crop": "cut"})[0] == 500
+    assert server.post(png, extras={"crops": "self"})[0] == 500
+    status, answer = server.post(png, extras={"crop": "off", "alpha": 1, "note": "x"}, om="true")
+    assert status == 200
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer))), mask)
+
+
+def test_no_stranger_chooses_a_file_a_module_or_an_address(
+    server: Server, png: bytes, mask: np.ndarray, tmp_path: Path
+) -> None:
+    """Whatever the extras name, the server opens, runs and calls nothing of it, and goes on."""
+    trap = tmp_path / "trap.pt"
+    trap.write_bytes(b"\x80\x04cposix\nsystem\n(S'true'\ntR.")  # a pickle that would run a program
+    refused = ["model_path", "weights", "ckpt", "checkpoint", "detector", "network"]
+    wrong = ["crop", "persons", "providers", "sess_opts"]
+    ignored = ["path", "file", "yolo", "yolo_weights", "model_file", "onnx", "url", "module"]
+    for value in (str(trap), "http://127.0.0.1:9/trap.pt"):
+        for name in refused + wrong:
+            assert server.post(png, extras={name: value})[0] == 500, name
+        assert server.post(png, extras=dict.fromkeys(ignored, value))[0] == 200
+        settings = [["CPUExecutionProvider", {"path": value}]]
+        assert server.post(png, extras={"providers": settings})[0] == 500
+    happened = server.record.read_text()
+    assert "trap" not in happened
+    assert "'127.0.0.1', 9)" not in happened
+    status, answer = server.post(png, om="true")
+    assert status == 200
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer))), mask)
+
+
+def test_the_record_would_have_shown_it(server: Server) -> None:
+    """The audit hook of the test above does see what this server opens and calls."""
+    happened = server.record.read_text()
+    assert "open '" in happened
+    assert "u2net_human_ft.onnx" in happened
+
+
+def test_something_that_is_no_picture(server: Server, png: bytes) -> None:
+    """An error for that request, and the next one is answered."""
+    assert server.post(b"no picture at all")[0] == 500
+    assert server.post(png[: len(png) // 2])[0] in (200, 500)
+    assert server.post(png)[0] == 200
