@@ -129,6 +129,10 @@ def _load_onnx(path: Path, decoder: Decoder, inference: bool) -> U2Net:
             f"{path}: not an ONNX file ({type(error).__name__}); expected {_EXPECTED}."
         ) from None
     constants = {item.name: item for item in graph.initializer}
+    # Our own files store weights in half precision and cast them.
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in constants:
+            constants[node.output[0]] = constants[node.input[0]]
     parameters = [
         [numpy_helper.to_array(constants[name]) for name in node.input[1:3] if name in constants]
         for node in graph.node

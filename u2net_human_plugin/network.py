@@ -170,7 +170,7 @@ class TorchNetwork:
         weights.read()  # checks existence and checksum
         model = load_checkpoint(weights.path, inference=True)
         self.size = model.size
-        if model.variant == "lite" and weights.path.suffix.lower() != ".onnx":
+        if model.variant != "full" and weights.path.suffix.lower() != ".onnx":
             # See DECODER in finetune: nothing is lost at photo size. An ONNX file has chosen
             # its output already, and gives the same mask here as in onnxruntime.
             model.decoder = "half"

@@ -87,17 +87,19 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
 
     from ..files import written_atomically
     from ..training import checkpoints
-    from .onnx_file import write_onnx
+    from .onnx_file import rounded, write_onnx
 
-    model = load_checkpoint(checkpoint)
-    chosen = decoder or ("half" if model.variant == "lite" else "full")
+    model = rounded(load_checkpoint(checkpoint))
+    chosen = decoder or ("full" if model.variant == "full" else "half")
     if chosen not in ("half", "full"):
         raise WeightsError(f"--decoder {chosen}: expected half or full.")
     complete = unfold_batch_norm(copy.deepcopy(model)).state_dict()
     # What official code does with the file: a fresh network, loaded strictly.
     U2Net(model.variant).load_state_dict(complete, strict=True)
+    # Loading casts; rounded weights lose nothing.
+    stored = {key: value.half() if value.ndim == 4 else value for key, value in complete.items()}
     with written_atomically(folder / f"{NAME}.pth") as temporary:
-        torch.save(complete, temporary)
+        torch.save(stored, temporary)
     model.decoder = chosen  # type: ignore[assignment]
     difference = write_onnx(model, folder / f"{NAME}.onnx")
     return {

@@ -1,4 +1,8 @@
-"""One ONNX file from a U²-Net: dynamic batch, one alpha output in 0…1, parity-checked."""
+"""One ONNX file from a U²-Net: dynamic batch, one alpha output in 0…1, parity-checked.
+
+Convolutions are stored in half precision, which halves the file, and computed in single
+precision: a runtime casts them once, when it loads the file.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,22 @@ from ..files import written_atomically
 PARITY = 1e-4
 
 
+#: Smaller constants (biases, scales) stay in single precision: folded ones exceed 1000.
+_LARGE = 256
+
+
+@torch.no_grad()
+def rounded(model: U2Net) -> U2Net:
+    """Fold batch normalisation and round every convolution's weights to half precision, in place.
+
+    The result computes exactly what the file made from it does.
+    """
+    for module in fold_batch_norm(model.eval()).modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() >= _LARGE:
+            module.weight.copy_(module.weight.half().float())
+    return model
+
+
 class _Alpha(nn.Module):
     """The network's first output as alpha in 0…1: (N,3,H,W) → (N,1,h,w)."""
 
@@ -33,8 +53,7 @@ def write_onnx(model: U2Net, path: Path | str, size: int = SIZE) -> float:
     """Write ``model`` as ONNX and return its largest difference from torch.
 
     The file has one input ``image`` (N,3,size,size) and one output ``alpha`` (N,1,h,w)
-    float32 in 0…1; batch normalisation is folded (in place) and all constants too. It is
-    written under a temporary name and renamed only after the parity check.
+    float32 in 0…1; ``model`` is :func:`rounded`, in place. The file is written under a temporary name and renamed only after the parity check.
 
     Raises:
         RuntimeError: the difference exceeds :data:`PARITY`; nothing is written.
@@ -42,7 +61,7 @@ def write_onnx(model: U2Net, path: Path | str, size: int = SIZE) -> float:
     import onnxruntime
 
     path = Path(path)
-    network = _Alpha(fold_batch_norm(model.eval())).eval()
+    network = _Alpha(rounded(model)).eval()
     generator = torch.Generator().manual_seed(0)
     # Two images: with one, the exporter would fix the batch size.
     example = torch.randn(2, 3, size, size, generator=generator)
@@ -57,7 +76,7 @@ def write_onnx(model: U2Net, path: Path | str, size: int = SIZE) -> float:
     )
     assert program is not None
     with written_atomically(path) as temporary:
-        temporary.write_bytes(_without_notes(program.model_proto).SerializeToString())
+        temporary.write_bytes(_halved(_without_notes(program.model_proto)).SerializeToString())
         session = onnxruntime.InferenceSession(
             temporary.read_bytes(), providers=["CPUExecutionProvider"]
         )
@@ -85,4 +104,22 @@ def _without_notes(proto: Any) -> Any:
     for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
         item.doc_string = ""
         del item.metadata_props[:]
+    return proto
+
+
+def _halved(proto: Any) -> Any:
+    """Store, in place, every large float32 constant as float16, cast where it is used."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph, casts = proto.graph, []
+    for constant in graph.initializer:
+        values = numpy_helper.to_array(constant)
+        if values.dtype == np.float32 and values.size >= _LARGE:
+            name = constant.name
+            half = numpy_helper.from_array(values.astype(np.float16), f"{name}.half")
+            constant.CopyFrom(half)
+            casts.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
     return proto

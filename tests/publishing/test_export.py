@@ -20,6 +20,7 @@ from u2net_human_plugin import weights
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.evaluation.evaluate import Settings
+from u2net_human_plugin.finetune.predictors import load_predictor
 from u2net_human_plugin.finetune.publishing import export, weight_set
 from u2net_human_plugin.finetune.publishing.regressions import objections
 from u2net_human_plugin.finetune.training.checkpoints import record_of
@@ -105,7 +106,7 @@ class TestExport:
         assert (record["step"], record["started_from"]["step"]) == (3, 2)
 
     def test_pth_is_complete(self, exported):
-        """The .pth has all official keys and computes what the checkpoint computes."""
+        """The .pth has all official keys and computes what the checkpoint does, half rounded."""
         _, folder = exported
         state = torch.load(folder / f"{NAME}.pth", weights_only=True)
         network = U2Net("lite")
@@ -115,7 +116,17 @@ class TestExport:
         image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             for ours, theirs in zip(network.eval()(image), original(image), strict=True):
-                torch.testing.assert_close(ours, theirs)
+                torch.testing.assert_close(ours.sigmoid(), theirs.sigmoid(), rtol=0, atol=0.02)
+        assert state["stage1.rebnconvin.conv_s1.weight"].dtype == torch.float16
+
+    def test_both_files_hold_the_same_network(self, exported, astronaut):
+        """What onnxruntime runs and what torch runs: masks equal but for a grey level."""
+        _, folder = exported
+        masks = [
+            np.asarray(load_predictor(str(folder / f"{NAME}.{suffix}")).segment(astronaut))
+            for suffix in ("onnx", "pth")
+        ]
+        assert abs(masks[0].astype(int) - masks[1]).max() <= 1
 
     def test_rembg_directory_is_looked_up(self, exported, monkeypatch, astronaut):
         """In rembg's model directory the new file is what the plugin uses from then on."""
@@ -128,7 +139,7 @@ class TestExport:
         image = astronaut.resize((128, 128))
         new = np.asarray(HumanSegmenter().mask(image)).astype(int)
         old = np.asarray(HumanSegmenter(weights.bundled("onnx").path).mask(image)).astype(int)
-        assert abs(new - old).max() <= 1
+        assert abs(new - old).max() <= 6  # half precision of what was single
 
     def test_masks_that_leave_somebody_out_are_no_judges(self, exported, pictures):
         """A picture flagged "unlabelled_person" is not among those that are compared on."""
@@ -151,7 +162,7 @@ class TestExport:
         assert result.exit_code != 0
         message = result.output + str(result.exception)
         assert "worse than" in message
-        assert "all pictures: iou fell from 1.0000" in message
+        assert "all pictures: iou fell from 0.99" in message
         assert "--force" in message
         assert {path.name: digest(path) for path in folder.iterdir()} == before
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
+
+from u2net_human_plugin.errors import OptionError, WeightsError
 from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.data.manifest import Row, write_manifest
 from u2net_human_plugin.finetune.data.teachers import Teacher, load_teacher, soft_label
-
-from u2net_human_plugin.errors import OptionError, WeightsError
 
 SIZE = 32
 PICTURE = Image.new("RGB", (64, 48))
