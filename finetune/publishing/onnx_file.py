@@ -53,7 +53,8 @@ def write_onnx(model: U2Net, path: Path | str, size: int = SIZE) -> float:
     """Write ``model`` as ONNX and return its largest difference from torch.
 
     The file has one input ``image`` (N,3,size,size) and one output ``alpha`` (N,1,h,w)
-    float32 in 0…1; ``model`` is :func:`rounded`, in place. The file is written under a temporary name and renamed only after the parity check.
+    float32 in 0…1; ``model`` is :func:`rounded`, in place. The
+    file is written under a temporary name and renamed only after the parity check.
 
     Raises:
         RuntimeError: the difference exceeds :data:`PARITY`; nothing is written.
