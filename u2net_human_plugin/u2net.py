@@ -14,6 +14,7 @@ decoder depth. ``d1`` has the input's resolution, ``d2`` half of it, and so on;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -212,6 +213,58 @@ class U2Net(nn.Module):
         if self.decoder == "full":
             outputs.insert(0, self.outconv(torch.cat(outputs, 1)))
         return outputs
+
+
+class Member(NamedTuple):
+    """One network of an :class:`Average`: what it sees, and how much it counts."""
+
+    network: U2Net
+    #: Side of its square input, in pixels.
+    size: int
+    weight: float
+
+
+class Average(nn.Module):
+    """The weighted mean of several networks' logits.
+
+    Networks that err differently are right more often together (Lakshminarayanan et al.,
+    "Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS
+    2017, arXiv:1612.01474).
+
+    ``forward`` takes (N,3,S,S) float32 as a :class:`U2Net` does, S being :attr:`size`, the
+    largest of the members' sizes; each member sees it reduced to its own. Returns a list of
+    one tensor, the logits, (N,1,h,w) as the member of that size has them.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        super().__init__()
+        total = sum(member.weight for member in members)
+        self.networks = nn.ModuleList(member.network for member in members)
+        self.sizes = [member.size for member in members]
+        self.weights = [member.weight / total for member in members]
+        self.size: int | None = max(self.sizes)
+
+    @property
+    def members(self) -> list[Member]:
+        """Networks, sizes, and weights that add up to one."""
+        networks: list[U2Net] = list(self.networks)  # type: ignore[arg-type]
+        return [Member(*parts) for parts in zip(networks, self.sizes, self.weights, strict=True)]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        answers = [
+            network(x if size == self.size else _reduced(x, size))[0]
+            for network, size, _ in self.members
+        ]
+        largest = answers[self.sizes.index(max(self.sizes))]
+        weighted = [
+            _resize_like(answer, largest) * weight
+            for answer, weight in zip(answers, self.weights, strict=True)
+        ]
+        return [torch.stack(weighted).sum(0)]
+
+
+def _reduced(x: Tensor, size: int) -> Tensor:
+    return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
 def fold_batch_norm(model: U2Net) -> U2Net:
