@@ -94,7 +94,7 @@ def _own_options(spec: str, query: str, options: Options) -> Options:
 
 def _network(kind: str, name: str, spec: str) -> tuple[Network, dict[str, Any]]:
     if kind == "" and name == "bundled":
-        weights = bundled("onnx")
+        weights = bundled()
         return OnnxNetwork(weights), _facts("bundled", weights.path)
     path = Path(name).expanduser()
     suffix = path.suffix.lower()
@@ -104,7 +104,7 @@ def _network(kind: str, name: str, spec: str) -> tuple[Network, dict[str, Any]]:
         network = TorchNetwork(WeightsFile(path, "given"))
         if kind == "full":
             network.model.decoder = "full"
-        decoder = network.model.decoder
+        decoder = getattr(network.model, "decoder", "half")
         return network, {**_facts("torch", path), "decoder": decoder}
     raise WeightsError(f"{spec}: names no model; expected {_EXPECTED}.")
 

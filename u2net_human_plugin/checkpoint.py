@@ -8,15 +8,27 @@ never run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from .errors import MissingExtraError, WeightsError
-from .u2net import FULL_RESOLUTION_PARTS, Decoder, U2Net, Variant, fold_batch_norm
+from .errors import WeightsError
+from .onnx_reader import Graph, read_graph
+from .u2net import (
+    FULL_RESOLUTION_PARTS,
+    Average,
+    Decoder,
+    Member,
+    U2Net,
+    Variant,
+    fold_batch_norm,
+)
 
 _EXPECTED = (
     "a U²-Net state dict (.pth; full, wide or lite, official or from "
@@ -24,21 +36,22 @@ _EXPECTED = (
 )
 
 
+#: A key of every U²-Net's state dict, by whose shape the full one is known.
+_FIRST = "stage1.rebnconv1.conv_s1.weight"
+#: What an average's file calls the list of its members: size, weight and, in a .pth, "model".
+MEMBERS = "members"
+#: What export puts before a parameter's name, and behind that of one in half precision.
+_PREFIX, _HALF = "model.", ".half"
 #: What a file from ``python -m finetune export`` lacks: the half decoder's first output is
 #: all it computes.
 _NOT_EXPORTED = (*FULL_RESOLUTION_PARTS, "side3", "side4", "side5", "side6")
 
 
-def load_checkpoint(
-    path: Path | str, decoder: Decoder = "full", *, inference: bool = False
-) -> U2Net:
+def load_checkpoint(path: Path | str, decoder: Decoder = "full") -> U2Net:
     """Read a checkpoint and return the network in ``eval`` mode, on the CPU, float32.
 
     The variant is recognised from the file. Networks read from
     ``.onnx`` come back with folded batch normalisation, as the file holds them.
-
-    With ``inference``, our own ``.onnx`` files are accepted, too. They hold no more than
-    the half decoder's first output needs: only that output of the network means anything.
 
     Raises:
         WeightsError: the file is missing, unreadable, holds pickled code, or is not a
@@ -48,7 +61,7 @@ def load_checkpoint(
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected {_EXPECTED}.")
     if path.suffix.lower() == ".onnx":
-        model = _load_onnx(path, decoder, inference)
+        model = _official(_read_onnx(path), path, decoder)
     else:
         model = load_state_dict(_read_pth(path), decoder, origin=str(path))
     return model.eval()
@@ -61,7 +74,7 @@ def load_state_dict(state: Mapping[str, Any], decoder: Decoder, origin: str) -> 
     DataParallel, is removed, and a folded state dict (no batch-norm keys) is accepted.
     """
     state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    first = state.get("stage1.rebnconv1.conv_s1.weight")
+    first = state.get(_FIRST)
     if not isinstance(first, Tensor) or first.ndim != 4:
         keys = ", ".join(sorted(state)[:3]) or "nothing"
         raise WeightsError(f"{origin}: not a U²-Net (it holds {keys} …); expected {_EXPECTED}.")
@@ -82,7 +95,7 @@ def load_state_dict(state: Mapping[str, Any], decoder: Decoder, origin: str) -> 
 
 def _variant(state: Mapping[str, Any]) -> Variant:
     """Which U²-Net a state dict is of: its widths at a shallow and at a deep stage say so."""
-    if state["stage1.rebnconv1.conv_s1.weight"].shape[0] == 32:
+    if state[_FIRST].shape[0] == 32:
         return "full"
     deep = state.get("stage5.rebnconv1.conv_s1.weight")
     return "wide" if isinstance(deep, Tensor) and deep.shape[0] == 96 else "lite"
@@ -107,59 +120,137 @@ def _read_pth(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _load_onnx(path: Path, decoder: Decoder, inference: bool) -> U2Net:
+def load_network(path: Path | str) -> U2Net | Average:
+    """Read whatever computes masks: a checkpoint, or a file from ``python -m finetune export``.
+
+    Beside what :func:`load_checkpoint` reads, these are averages of several networks, and our
+    own ``.onnx`` files, which hold no more than the half decoder's first output needs: only
+    that output means anything. In ``eval`` mode, on the CPU, float32.
+
+    Raises:
+        WeightsError: as :func:`load_checkpoint`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; expected {_EXPECTED}.")
+    if path.suffix.lower() != ".onnx":
+        content = _read_pth(path)
+        if isinstance(content.get(MEMBERS), Sequence):
+            return _average(content[MEMBERS], str(path)).eval()
+        return load_state_dict(content, "full", origin=str(path)).eval()
+    graph = _read_onnx(path)
+    names = {name.removeprefix(_PREFIX).removesuffix(_HALF): name for name in graph.constants}
+    if MEMBERS in graph.metadata:
+        return _average(_exported_members(graph, names, path), str(path), "half").eval()
+    if _FIRST in names:
+        state = {key: _tensor(graph.constants[name]) for key, name in names.items()}
+        model = _exported(state, str(path))
+    else:
+        model = _official(graph, path, "full")
+    model.size = graph.input_shape[2] or None
+    return model.eval()
+
+
+def average_content(model: Average) -> dict[str, Any]:
+    """What a ``.pth`` of an average holds; :func:`load_network` reads it."""
+    return {
+        MEMBERS: [
+            {"size": size, "weight": weight, "model": network.state_dict()}
+            for network, size, weight in model.members
+        ]
+    }
+
+
+def _average(members: Sequence[Any], origin: str, decoder: Decoder = "full") -> Average:
+    try:
+        read = [
+            Member(
+                _exported(member["model"], origin)
+                if decoder == "half"
+                else load_state_dict(member["model"], "half", origin),
+                int(member["size"]),
+                float(member["weight"]),
+            )
+            for member in members
+        ]
+        return Average(read)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"{origin}: a damaged average of networks ({error}); expected {_EXPECTED}."
+        ) from None
+
+
+def _exported_members(graph: Graph, names: Mapping[str, str], path: Path) -> list[dict[str, Any]]:
+    members = []
+    try:
+        described = json.loads(graph.metadata[MEMBERS])
+    except ValueError:
+        described = []
+    for number, about in enumerate(described):
+        prefix = f"networks.{number}."
+        state = {
+            key.removeprefix(prefix): _tensor(graph.constants[name])
+            for key, name in names.items()
+            if key.startswith(prefix)
+        }
+        members.append({**about, "model": state})
+    if not members:
+        raise WeightsError(f"{path}: names no members of its average; expected {_EXPECTED}.")
+    return members
+
+
+def _exported(state: Mapping[str, Tensor], origin: str) -> U2Net:
+    """From the names that our own ONNX files keep; what they lack stays at random."""
+    decoder: Decoder = "full" if any(key.startswith("stage1d.") for key in state) else "half"
+    model = fold_batch_norm(U2Net(_variant(state), decoder).eval())
+    own = model.state_dict()
+    state = {key: value for key, value in state.items() if key in own}
+    missing = [key for key in own if key not in state and key.split(".")[0] not in _NOT_EXPORTED]
+    wrong = [key for key, value in state.items() if value.shape != own[key].shape]
+    if missing or wrong:
+        raise WeightsError(
+            f"{origin}: looks like a U²-Net but {', '.join([*missing, *wrong][:3])} is missing "
+            f"or of another shape; expected {_EXPECTED}."
+        )
+    model.load_state_dict(own | state)
+    return model
+
+
+def _read_onnx(path: Path) -> Graph:
+    try:
+        return read_graph(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: {error}; expected {_EXPECTED}.") from None
+
+
+def _official(graph: Graph, path: Path, decoder: Decoder) -> U2Net:
     """Walk the file's convolutions in order beside the network's own.
 
     Official ONNX files carry no parameter names, but they list the convolutions in
     the order in which the network runs them, batch normalisation already folded in.
     """
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError:
-        raise MissingExtraError(
-            f"{path}: torch cannot read it without the package onnx: pip install onnx. "
-            "A .pth file needs none, and on the CPU onnxruntime reads it as it is."
-        ) from None
-
-    try:
-        graph = onnx.load(str(path)).graph
-    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError is no public, stable type
-        raise WeightsError(
-            f"{path}: not an ONNX file ({type(error).__name__}); expected {_EXPECTED}."
-        ) from None
-    constants = {item.name: item for item in graph.initializer}
-    # Our own files store weights in half precision and cast them.
-    for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in constants:
-            constants[node.output[0]] = constants[node.input[0]]
     parameters = [
-        [numpy_helper.to_array(constants[name]) for name in node.input[1:3] if name in constants]
-        for node in graph.node
-        if node.op_type == "Conv"
+        [graph.constants[name] for name in node.inputs[1:3] if name in graph.constants]
+        for node in graph.nodes
+        if node.operation == "Conv"
     ]
-    layouts: list[tuple[Variant, tuple[str, ...]]]
-    layouts = [(variant, ()) for variant in get_args(Variant)]
-    if inference:
-        layouts += [(variant, _NOT_EXPORTED) for variant in get_args(Variant)]
-    for variant, absent in layouts:
-        model = fold_batch_norm(U2Net(variant, "half" if absent else decoder))
-        convolutions = [
-            module
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d) and name.partition(".")[0] not in absent
-        ]
+    for variant in get_args(Variant):
+        model = fold_batch_norm(U2Net(variant, decoder))
+        convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
         shapes = [(tuple(conv.weight.shape), (conv.out_channels,)) for conv in convolutions]
         if shapes == [tuple(array.shape for array in pair) for pair in parameters]:
             with torch.no_grad():
                 for conv, (weight, bias) in zip(convolutions, parameters, strict=True):
                     assert conv.bias is not None
-                    conv.weight.copy_(torch.from_numpy(weight.copy()))
-                    conv.bias.copy_(torch.from_numpy(bias.copy()))
-            side = graph.input[0].type.tensor_type.shape.dim[2].dim_value
-            model.size = side or None
+                    conv.weight.copy_(_tensor(weight))
+                    conv.bias.copy_(_tensor(bias))
+            model.size = graph.input_shape[2] or None
             return model
     raise WeightsError(
         f"{path}: an ONNX file with {len(parameters)} convolutions that are not those of U²-Net "
         f"(119, in the official order); expected {_EXPECTED}."
     )
+
+
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))

@@ -7,9 +7,9 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from .errors import MissingExtraError, OptionError, WeightsError
+from .errors import OptionError, WeightsError
 from .network import Network, load_onnx, load_torch
-from .weights import bundled, find_weights
+from .weights import find_weights
 
 if TYPE_CHECKING:
     import torch
@@ -63,19 +63,16 @@ def network_for(path: str | os.PathLike[str] | None, device: str, jit: bool) -> 
 
     Raises:
         WeightsError: the file is no network that can be run so; the message says what it is.
-        MissingExtraError: the file given is ONNX and torch lacks the package that reads it.
     """
     weights = find_weights(path)
     onnx = weights.path.suffix.lower() == ".onnx" and find_spec("onnxruntime") is not None
     providers = ["CPUExecutionProvider"] if device == "cpu" else None
     if onnx and device == "cpu" and not jit:
         return load_onnx(weights, providers)
-    if weights.origin == "bundled":
-        weights, onnx = bundled("pth"), False
     try:
         return load_torch(weights, device, traced=jit)
-    except (WeightsError, MissingExtraError) as error:
-        if weights.origin == "given" or not onnx:
+    except WeightsError as error:
+        if weights.origin in ("given", "bundled") or not onnx:
             raise
         network = load_onnx(weights, providers)  # a missing or damaged file is an error here, too
         log.warning("torch cannot run these weights, so onnxruntime does (%s)", error)

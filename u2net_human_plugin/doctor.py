@@ -22,7 +22,7 @@ from typing import Any, Literal
 from . import __version__, _startup
 from .errors import MissingExtraError, OptionError, PluginError
 from .options import ENVIRONMENT_PREFIX, Options
-from .weights import bundled, find_weights, provenance
+from .weights import find_weights, provenance
 
 #: "wrong" makes the exit status 1; "note" does not.
 State = Literal["ok", "note", "wrong"]
@@ -193,7 +193,6 @@ def _weights() -> Finding:
     try:
         file = find_weights()
         file.read()
-        bundled("pth").read()  # torch's copy; find_weights knows onnxruntime's
         made_from = provenance().get("made_from")
     except (PluginError, OSError, ValueError) as error:
         return Finding("weights", "wrong", str(error))

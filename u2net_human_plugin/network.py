@@ -162,15 +162,16 @@ class TorchNetwork:
     ) -> None:
         import torch
 
-        from .checkpoint import load_checkpoint
-        from .u2net import fold_batch_norm
+        from .checkpoint import load_network
+        from .u2net import U2Net, fold_batch_norm
 
         keep_torch_running()
         self._arguments = weights, device, traced
         weights.read()  # checks existence and checksum
-        model = load_checkpoint(weights.path, inference=True)
+        model = load_network(weights.path)
         self.size = model.size
-        if model.variant != "full" and weights.path.suffix.lower() != ".onnx":
+        is_checkpoint = isinstance(model, U2Net) and weights.path.suffix.lower() != ".onnx"
+        if is_checkpoint and model.variant != "full":
             # See DECODER in finetune: nothing is lost at photo size. An ONNX file has chosen
             # its output already, and gives the same mask here as in onnxruntime.
             model.decoder = "half"
@@ -183,7 +184,8 @@ class TorchNetwork:
         self._run: Callable[[torch.Tensor], torch.Tensor] = self._alpha
         if traced:
             # Any multiple of 32 gives a trace that holds for all of them; small is fast.
-            example = torch.zeros(1, 3, 64, 64, device=self.device)
+            side = self.size or 64
+            example = torch.zeros(1, 3, side, side, device=self.device)
             try:
                 with warnings.catch_warnings():  # deprecated; and sizes become constants, as meant
                     warnings.simplefilter("ignore")

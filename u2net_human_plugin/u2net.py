@@ -15,7 +15,7 @@ decoder depth. ``d1`` has the input's resolution, ``d2`` half of it, and so on;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -267,7 +267,10 @@ def _reduced(x: Tensor, size: int) -> Tensor:
     return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
-def fold_batch_norm(model: U2Net) -> U2Net:
+Net = TypeVar("Net", U2Net, Average)
+
+
+def fold_batch_norm(model: Net) -> Net:
     """Merge every batch normalisation into its convolution, in place, and return ``model``.
 
     The function the network computes in ``eval`` mode stays the same; afterwards it

@@ -74,15 +74,15 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> WeightsFile:
     for candidate in model_directory_files():
         if os.path.isfile(candidate):  # noqa: PTH113 - Path.is_file raises in a closed folder
             return WeightsFile(candidate, "model directory")
-    return bundled("onnx")
+    return bundled()
 
 
-def bundled(suffix: str) -> WeightsFile:
-    """The file inside this package: ``"onnx"`` for onnxruntime, ``"pth"`` for torch."""
+def bundled() -> WeightsFile:
+    """The file inside this package, for onnxruntime and torch alike."""
     content = provenance()
     # While an export replaces the set, its files lie under other names for a moment.
-    name = content.get("files", {}).get(suffix, f"{MODEL_NAME}.{suffix}")
-    return WeightsFile(_BUNDLED / name, "bundled", content["sha256"][suffix])
+    name = content.get("files", {}).get("onnx", f"{MODEL_NAME}.onnx")
+    return WeightsFile(_BUNDLED / name, "bundled", content["sha256"]["onnx"])
 
 
 def provenance() -> dict[str, Any]:

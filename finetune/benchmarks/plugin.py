@@ -178,15 +178,19 @@ def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int]:
 
 
 def _export(checkpoint: Path, target: Path, size: int) -> int:
-    """Export ``checkpoint`` with the half decoder; return its multiply-accumulates."""
+    """Export a network, of an average the last, with the half decoder; return its MACs."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from u2net_human_plugin.checkpoint import load_checkpoint
+    from u2net_human_plugin.checkpoint import load_network
+    from u2net_human_plugin.u2net import Average
 
     from ..publishing.onnx_file import write_onnx
 
-    model = load_checkpoint(checkpoint, "half")
+    model = load_network(checkpoint)
+    if isinstance(model, Average):  # rembg's session has one size for all
+        model = model.members[-1].network
+    model.decoder = "half"
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, size, size))
     write_onnx(model, target, size)
@@ -201,7 +205,7 @@ def _bundled_on_both_sides(environment: dict[str, str], folder: Path) -> dict[st
     home = folder / "bundled"
     home.mkdir()
     weights = home / "u2netp.onnx"
-    _export(bundled("pth").path, weights, REMBG_SIZE)
+    _export(bundled().path, weights, REMBG_SIZE)
     disguised = {"U2NET_HOME": str(home), "MODEL_CHECKSUM_DISABLED": "1"}
     return {**environment, **disguised, ENVIRONMENT_VARIABLE: str(weights)}
 

@@ -47,9 +47,9 @@ def measure(rounds: int) -> dict[str, Any]:
         _say(f"process {label}", figures[label], "fast", "ours")
 
     batch = np.random.default_rng(0).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
-    by_onnxruntime = load_onnx(bundled("onnx"), ["CPUExecutionProvider"])
-    by_torch = load_torch(bundled("pth"))
-    traced = load_torch(bundled("pth"), traced=True)
+    by_onnxruntime = load_onnx(bundled(), ["CPUExecutionProvider"])
+    by_torch = load_torch(bundled())
+    traced = load_torch(bundled(), traced=True)
     figures["network"] = _in_turn(
         rounds,
         torch=lambda: by_torch(batch),

@@ -163,7 +163,7 @@ def _regions_without(
 
 def _network(spec: str, name: str) -> tuple[Network, Path]:
     if name == "bundled":
-        weights = bundled("onnx")
+        weights = bundled()
         return OnnxNetwork(weights), weights.path
     path = Path(name).expanduser()
     if path.suffix.lower() == ".onnx":

@@ -2,14 +2,13 @@
 
     python -m finetune export runs/first/u2net_finetuned.pth --manifest data
 
-writes ``u2net_human_ft.onnx``, a complete official-style ``u2net_human_ft.pth`` and
-``u2net_human_ft.json`` (checksums, training record, measured scores) into rembg's model
-directory, where `rembg -m u2net_human_ft` and transparent-background look first.
+writes ``u2net_human_ft.onnx`` and ``u2net_human_ft.json`` (checksum, training record, measured
+scores) into rembg's model directory, where `rembg -m u2net_human_ft` and
+transparent-background look first.
 """
 
 from __future__ import annotations
 
-import copy
 import sys
 import tempfile
 from datetime import datetime, timezone
@@ -35,7 +34,9 @@ class WorseError(PluginError):
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="u2net_finetuned.pth, or any U²-Net")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="u2net_finetuned.pth, or any U²-Net or average")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="folder to write to  [default: rembg's model directory]")
     ] = None,
@@ -55,7 +56,7 @@ def export(
     limit: Annotated[int | None, typer.Option(min=1, help="compare on so many pictures")] = None,
     workers: Annotated[int, typer.Option(min=1, help="pictures in work at a time")] = 1,
 ) -> None:
-    """Write ONNX, .pth and provenance, unless the weights are worse than those they replace."""
+    """Write ONNX and provenance, unless the weights are worse than those they replace."""
     folder = _destination(out, bundle)
     if manifest is None and not force:
         raise typer.BadParameter(
@@ -63,48 +64,41 @@ def export(
         )
     with tempfile.TemporaryDirectory(prefix="finetune-export-") as staging:
         record = build(checkpoint, Path(staging), decoder)
-        files = {suffix: Path(staging) / f"{NAME}.{suffix}" for suffix in ("onnx", "pth")}
+        files = {"onnx": Path(staging) / f"{NAME}.onnx"}
         if manifest is not None:
             # Consistency plays no part in the decision and costs ten passes a picture.
             settings = Settings(manifest, split, consistency=0, limit=limit, workers=workers)
             before = replaces or _present(folder)
             record["gate"] = compare(files["onnx"], before, settings, force)
         description = weight_set.install(folder, NAME, files, portable(record))
-    print(f"{description.with_suffix('.onnx')}\n{description.with_suffix('.pth')}\n{description}")
+    print(f"{description.with_suffix('.onnx')}\n{description}")
 
 
 def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[str, Any]:
-    """Write the .onnx and .pth of ``checkpoint`` into ``folder``; return their record.
+    """Write the .onnx of ``checkpoint`` into ``folder``; return its record.
 
     Raises:
         WeightsError: the checkpoint is no U²-Net, or ``decoder`` does not exist.
         RuntimeError: onnxruntime's answer differs from torch's.
     """
-    import torch
+    from u2net_human_plugin.checkpoint import load_network
+    from u2net_human_plugin.u2net import Average
 
-    from u2net_human_plugin.checkpoint import load_checkpoint
-    from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
-
-    from ..files import written_atomically
     from ..training import checkpoints
-    from .onnx_file import rounded, write_onnx
+    from .onnx_file import write_onnx
 
-    model = rounded(load_checkpoint(checkpoint))
-    chosen = decoder or ("full" if model.variant == "full" else "half")
-    if chosen not in ("half", "full"):
-        raise WeightsError(f"--decoder {chosen}: expected half or full.")
-    complete = unfold_batch_norm(copy.deepcopy(model)).state_dict()
-    # What official code does with the file: a fresh network, loaded strictly.
-    U2Net(model.variant).load_state_dict(complete, strict=True)
-    # Loading casts; rounded weights lose nothing.
-    stored = {key: value.half() if value.ndim == 4 else value for key, value in complete.items()}
-    with written_atomically(folder / f"{NAME}.pth") as temporary:
-        torch.save(stored, temporary)
-    model.decoder = chosen  # type: ignore[assignment]
+    model = load_network(checkpoint)
+    if isinstance(model, Average):
+        variant, chosen = "average", decoder or "half"
+    else:
+        variant, chosen = model.variant, decoder or ("full" if model.variant == "full" else "half")
+        if chosen not in ("half", "full"):
+            raise WeightsError(f"--decoder {chosen}: expected half or full.")
+        model.decoder = chosen
     difference = write_onnx(model, folder / f"{NAME}.onnx")
     return {
         "name": NAME,
-        "variant": model.variant,
+        "variant": variant,
         "decoder": chosen,
         "made_from": checkpoint.name,
         "exported": datetime.now(timezone.utc).isoformat(timespec="seconds"),

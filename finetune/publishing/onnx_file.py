@@ -6,6 +6,7 @@ precision: a runtime casts them once, when it loads the file.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from u2net_human_plugin.checkpoint import MEMBERS
 from u2net_human_plugin.preprocess import SIZE
-from u2net_human_plugin.u2net import U2Net, fold_batch_norm
+from u2net_human_plugin.u2net import Average, Net, U2Net, fold_batch_norm
 
 from ..files import written_atomically
 
@@ -27,7 +29,7 @@ _LARGE = 256
 
 
 @torch.no_grad()
-def rounded(model: U2Net) -> U2Net:
+def rounded(model: Net) -> Net:
     """Fold batch normalisation and round every convolution's weights to half precision, in place.
 
     The result computes exactly what the file made from it does.
@@ -41,7 +43,7 @@ def rounded(model: U2Net) -> U2Net:
 class _Alpha(nn.Module):
     """The network's first output as alpha in 0…1: (N,3,H,W) → (N,1,h,w)."""
 
-    def __init__(self, model: U2Net) -> None:
+    def __init__(self, model: U2Net | Average) -> None:
         super().__init__()
         self.model = model
 
@@ -49,19 +51,19 @@ class _Alpha(nn.Module):
         return torch.sigmoid(self.model(image)[0])
 
 
-def write_onnx(model: U2Net, path: Path | str, size: int = SIZE) -> float:
+def write_onnx(model: U2Net | Average, path: Path | str, size: int = SIZE) -> float:
     """Write ``model`` as ONNX and return its largest difference from torch.
 
-    The file has one input ``image`` (N,3,size,size) and one output ``alpha`` (N,1,h,w)
-    float32 in 0…1; ``model`` is :func:`rounded`, in place. The
-    file is written under a temporary name and renamed only after the parity check.
+    The file has one input ``image`` (N,3,size,size), of the network's own size if it has one,
+    and one output ``alpha`` (N,1,h,w) float32 in 0…1; ``model`` is :func:`rounded`, in place.
+    The file is written under a temporary name and renamed only after the parity check.
 
     Raises:
         RuntimeError: the difference exceeds :data:`PARITY`; nothing is written.
     """
     import onnxruntime
 
-    path = Path(path)
+    path, size = Path(path), model.size or size
     network = _Alpha(rounded(model)).eval()
     generator = torch.Generator().manual_seed(0)
     # Two images: with one, the exporter would fix the batch size.
@@ -77,7 +79,11 @@ def write_onnx(model: U2Net, path: Path | str, size: int = SIZE) -> float:
     )
     assert program is not None
     with written_atomically(path) as temporary:
-        temporary.write_bytes(_halved(_without_notes(program.model_proto)).SerializeToString())
+        proto = _halved(_without_notes(program.model_proto))
+        if isinstance(model, Average):
+            about = [{"size": size, "weight": weight} for _, size, weight in model.members]
+            proto.metadata_props.add(key=MEMBERS, value=json.dumps(about))
+        temporary.write_bytes(proto.SerializeToString())
         session = onnxruntime.InferenceSession(
             temporary.read_bytes(), providers=["CPUExecutionProvider"]
         )

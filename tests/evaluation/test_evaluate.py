@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from checkpoints import LITE
 from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
@@ -29,7 +30,7 @@ from u2net_human_plugin.finetune.predictors import Predictor, load_predictor
 from u2net_human_plugin.finetune.publishing.onnx_file import write_onnx
 from u2net_human_plugin.weights import bundled
 
-MINMAX = f"minmax:{bundled('onnx').path}"
+MINMAX = f"minmax:{bundled().path}"
 
 
 def write_manifest(folder, rows):
@@ -109,7 +110,7 @@ class TestCommand:
         assert list(content["slices"]["source"]) == ["one", "two"]
         assert list(content["slices"]["number of people"]) == ["1", "2"]
         assert content["overall"]["consistency"]["pictures"] == 2  # no empty scene
-        assert content["models"]["after"]["sha256"] == bundled("onnx").sha256
+        assert content["models"]["after"]["sha256"] == bundled().sha256
         assert content["models"]["before"]["spec"] == MINMAX
         assert content["settings"]["consistency"] == 2
         assert "after" not in content["overall"]  # means sit below each score
@@ -272,7 +273,7 @@ class TestMain:
             "complete": ["--manifest", pictures],
             "compose": ["--manifest", pictures, "--split", "test"],
             "evaluate": ["--manifest", pictures, "--after", "bundled"],
-            "export": [bundled("pth").path, "--force"],
+            "export": [LITE, "--force"],
         }[command]
         line = ["finetune", command, *map(str, arguments), "--out", str(taken)]
         monkeypatch.setattr(sys, "argv", line)
@@ -306,7 +307,7 @@ class TestPredictors:
         """`minmax:` gives the mask of rembg's own u2netp session for the same file."""
         path = tmp_path / "u2netp.onnx"
         # rembg's session gives its network 320 x 320 pixels, whatever the bundled file takes.
-        write_onnx(load_checkpoint(bundled("pth").path, "half"), path, 320)
+        write_onnx(load_checkpoint(LITE, "half"), path, 320)
         monkeypatch.setenv("U2NET_HOME", str(tmp_path))
         image = Image.fromarray(data.astronaut()).resize((400, 300))
         ours = load_predictor(f"minmax:{path}").segment(image).astype(int)
@@ -321,8 +322,8 @@ class TestPredictors:
         """The same weights score the same as checkpoint and as ONNX; `full:` differs."""
         image = Image.fromarray(data.astronaut()).resize((160, 120))
         onnx = load_predictor("bundled").segment(image).astype(int)
-        half = load_predictor(str(bundled("pth").path))
-        full = load_predictor(f"full:{bundled('pth').path}")
+        half = load_predictor(str(LITE))
+        full = load_predictor(f"full:{LITE}")
         # Enlarging works on logits, which makes the last digits near 0 and 1 count more.
         assert np.mean(abs(half.segment(image) - onnx) > 1) < 0.001
         assert (half.facts["decoder"], full.facts["decoder"]) == ("half", "full")

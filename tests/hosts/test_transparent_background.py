@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoints import LITE
 from PIL import Image, ImageOps
 
 from u2net_human_plugin import HumanSegmenter, Options
@@ -231,11 +233,12 @@ def test_resize_makes_no_difference(host, picture, mask):
         np.testing.assert_array_equal(mask_of(remover, picture), mask)
 
 
-def test_jit_runs_torchscript_and_writes_nothing(host, picture, mask, tmp_path, monkeypatch):
+def test_jit_runs_torchscript_and_writes_nothing(host, picture, tmp_path, monkeypatch):
     """--jit: a TorchScript network in memory, the same mask, no file beside the checkpoint."""
     monkeypatch.chdir(tmp_path)
     checkpoint = tmp_path / "mine.pth"
-    checkpoint.write_bytes(bundled("pth").read())
+    shutil.copy(LITE, checkpoint)
+    mask = np.asarray(HumanSegmenter(network=load_torch(WeightsFile(LITE, "given"))).mask(picture))
     before = sorted(tmp_path.rglob("*"))
     remover = host.Remover(mode=MODEL_NAME, jit=True, ckpt=str(checkpoint), resize="dynamic")
     found = mask_of(remover, picture)
@@ -247,8 +250,9 @@ def test_jit_runs_torchscript_and_writes_nothing(host, picture, mask, tmp_path, 
 
 def test_traced_network_takes_batches():
     """A trace made with one image answers a batch of three as the untraced network does."""
-    batch = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
-    plain, traced = load_torch(bundled("pth")), load_torch(bundled("pth"), traced=True)
+    plain, traced = load_torch(bundled()), load_torch(bundled(), traced=True)
+    side = plain.size or SIZE
+    batch = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)
     np.testing.assert_allclose(traced(batch), plain(batch), atol=1e-5)
 
 
@@ -278,7 +282,7 @@ def test_cpu_by_its_other_name(host):
 
 
 def test_without_onnxruntime_torch_takes_over(host, picture, mask, monkeypatch):
-    """An environment without onnxruntime gets the same mask from the bundled .pth."""
+    """An environment without onnxruntime gets the same mask: torch reads the same file."""
     monkeypatch.setattr("u2net_human_plugin.device.find_spec", {}.get)
     remover = host.Remover(mode=MODEL_NAME)
     assert remover.transform.args[0].network.__class__.__name__ == "TorchNetwork"
@@ -298,7 +302,7 @@ def test_users_own_checkpoint(host, picture, tmp_path, kind, request):
         torch.save({"model": state, "step": 7, "arguments": {}}, path)
     elif kind == "onnx":
         path = tmp_path / "mine.onnx"
-        path.write_bytes(bundled("onnx").read())
+        path.write_bytes(bundled().read())
     elif kind == "official onnx":
         path = request.getfixturevalue("official_onnx")
     else:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from u2net_human_plugin.checkpoint import load_checkpoint
+from u2net_human_plugin.checkpoint import load_checkpoint, load_network
 from u2net_human_plugin.errors import WeightsError
 from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.u2net import U2Net, fold_batch_norm, unfold_batch_norm
@@ -48,16 +48,15 @@ def test_official_onnx_agrees_with_onnxruntime(official_onnx):
         np.testing.assert_allclose(torch.sigmoid(ours).numpy(), theirs, atol=1e-4)
 
 
-def test_bundled_pth_is_the_bundled_onnx():
-    """Both bundled files hold the same network: their answers agree within 1e-4."""
+def test_the_bundled_file_serves_torch_too():
+    """Read without the package onnx, it gives onnxruntime's answer within 1e-4."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(
-        bundled("onnx").read(), providers=["CPUExecutionProvider"]
-    )
-    picture = np.random.default_rng(0).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
+    session = onnxruntime.InferenceSession(bundled().read(), providers=["CPUExecutionProvider"])
+    model = load_network(bundled().path)
+    side = model.size or SIZE
+    picture = np.random.default_rng(0).normal(size=(1, 3, side, side)).astype(np.float32)
     expected = session.run(None, {session.get_inputs()[0].name: picture})[0]
-    model = load_checkpoint(bundled("pth").path, "half")
     with torch.inference_mode():
         found = torch.sigmoid(model(torch.from_numpy(picture))[0]).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)

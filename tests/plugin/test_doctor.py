@@ -121,15 +121,15 @@ def test_yolo_asked_for_by_the_environment(launch):
     assert "yolov8n.pt is downloaded when" in options_of(launch, CROP="yolo")
 
 
-def test_a_damaged_copy_for_torch(tmp_path, monkeypatch):
-    """The bundled .pth is looked at as well as the .onnx that onnxruntime gets."""
+def test_damaged_weights(tmp_path, monkeypatch):
+    """A bundled file that is not what was shipped is wrong, and named."""
     folder = shutil.copytree(weights._BUNDLED, tmp_path / "weights")
     monkeypatch.setattr(weights, "_BUNDLED", folder)
     assert doctor._weights().state == "ok"
-    weights.bundled("pth").path.write_bytes(b"damaged")
+    weights.bundled().path.write_bytes(b"damaged")
     finding = doctor._weights()
     assert finding.state == "wrong"
-    assert ".pth: damaged" in finding.text
+    assert ".onnx: damaged" in finding.text
 
 
 def test_a_broken_onnxruntime_is_wrong_without_rembg_too(broken_onnxruntime, monkeypatch):

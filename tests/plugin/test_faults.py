@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoints import LITE
 
 from u2net_human_plugin.errors import WeightsError
 from u2net_human_plugin.finetune.files import written_atomically
@@ -26,7 +27,7 @@ Launch = Callable[..., "subprocess.CompletedProcess[Any]"]
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A user's own weights file, whose checksum nobody knows."""
-    return Path(shutil.copy(bundled("onnx").path, tmp_path / "own.onnx"))
+    return Path(shutil.copy(bundled().path, tmp_path / "own.onnx"))
 
 
 def test_truncated_weights(own: Path) -> None:
@@ -41,7 +42,7 @@ def test_truncated_weights(own: Path) -> None:
 
 def test_weights_that_are_something_else(own: Path) -> None:
     """A checkpoint, or a folder, under the name of an ONNX file."""
-    shutil.copy(bundled("pth").path, own)
+    shutil.copy(LITE, own)
     with pytest.raises(WeightsError, match=r"own\.onnx: onnxruntime cannot load it"):
         load_onnx(WeightsFile(own, "given"))
     own.unlink()

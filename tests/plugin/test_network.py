@@ -92,7 +92,7 @@ def test_no_onnx(content, tmp_path):
 
 def test_bundled_network():
     """The bundled file takes SIZE x SIZE pixels, any batch, and answers in 0…1."""
-    network = load_onnx(bundled("onnx"))
+    network = load_onnx(bundled())
     assert network.size == SIZE
     alphas = network(batch(2))
     assert alphas.shape[0] == 2
@@ -103,7 +103,7 @@ def test_bundled_network():
 
 def test_a_batch_is_its_pictures():
     """A picture's answer does not depend on what else is in the batch."""
-    network = load_onnx(bundled("onnx"))
+    network = load_onnx(bundled())
     images = batch(2)
     singles = np.concatenate([network(image[None]) for image in images])
     np.testing.assert_allclose(network(images), singles, atol=1e-5)
@@ -112,8 +112,8 @@ def test_a_batch_is_its_pictures():
 def test_torch_agrees_with_onnxruntime():
     """Both backends give the bundled network's answer within 1e-4."""
     images = batch(1)
-    onnxruntime_alpha = load_onnx(bundled("onnx"))(images)
-    torch_alpha = load_torch(bundled("pth"))(images)
+    onnxruntime_alpha = load_onnx(bundled())(images)
+    torch_alpha = load_torch(bundled())(images)
     assert torch_alpha.dtype == np.float32
     np.testing.assert_allclose(torch_alpha, onnxruntime_alpha, atol=1e-4)
 
@@ -139,7 +139,7 @@ def test_one_network_for_one_file(tmp_path, monkeypatch):
 
 def test_threads():
     """Eight threads on one network get the answers that one after the other gets."""
-    network = load_onnx(bundled("onnx"))
+    network = load_onnx(bundled())
     inputs = [batch(seed=seed) for seed in range(8)]
     expected = [network(image) for image in inputs]
     with ThreadPoolExecutor(8) as pool:

@@ -52,7 +52,7 @@ def test_everything_that_is_asked_for():
 
 def test_the_bundled_file_is_read_as_the_package_reads_it():
     """Every constant, bit for bit."""
-    content = bundled("onnx").read()
+    content = bundled().read()
     expected = onnx.load_from_string(content).graph
     graph = read_graph(content)
     assert [node.operation for node in graph.nodes] == [node.op_type for node in expected.node]

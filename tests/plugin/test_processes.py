@@ -101,7 +101,7 @@ def test_torch_in_forked_children(launch: Launch, tmp_path: Path) -> None:
     """Torch's threads stayed in the parent; in the child it has one and does not wait."""
     code = """
 from u2net_human_plugin.network import load_torch
-segmenter = HumanSegmenter(network=load_torch(bundled("pth")))
+segmenter = HumanSegmenter(network=load_torch(bundled()))
 expected = work(segmenter)
 print(in_child(lambda: work(segmenter) == expected))
 print(pickle.loads(pickle.dumps(segmenter)).network is segmenter.network)

@@ -246,9 +246,8 @@ class TestCommitted:
     def test_checksums_are_those_of_the_files(self):
         """The checksums in the card belong to the files in the package."""
         text = (CHECKOUT / card.CARD).read_text("utf-8")
-        for suffix in ("onnx", "pth"):
-            content = weights.bundled(suffix).read()
-            assert f"| `{hashlib.sha256(content).hexdigest()}` |" in text
+        content = weights.bundled().read()
+        assert f"| `{hashlib.sha256(content).hexdigest()}` |" in text
 
     def test_links_lead_somewhere(self):
         """Every relative link in the card is a file of the repository."""

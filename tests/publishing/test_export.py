@@ -14,18 +14,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from checkpoints import LITE
 from typer.testing import CliRunner
 
 from u2net_human_plugin import weights
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.evaluation.evaluate import Settings
-from u2net_human_plugin.finetune.predictors import load_predictor
 from u2net_human_plugin.finetune.publishing import export, weight_set
 from u2net_human_plugin.finetune.publishing.regressions import objections
 from u2net_human_plugin.finetune.training.checkpoints import record_of
+from u2net_human_plugin.network import load_onnx, load_torch
 from u2net_human_plugin.segmenter import HumanSegmenter
-from u2net_human_plugin.u2net import U2Net
+from u2net_human_plugin.weights import WeightsFile
 
 NAME = weights.MODEL_NAME
 
@@ -38,7 +39,7 @@ def digest(path):
 def checkpoints(tmp_path_factory):
     """Two checkpoints with a trainer's record each: the bundled network, and a damaged one."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    state = load_checkpoint(weights.bundled("pth").path).state_dict()
+    state = load_checkpoint(LITE).state_dict()
     torch.save(state, folder / "good.pth")
     # Its answers turned around: people become background.
     for key in ("side2.weight", "side2.bias"):
@@ -57,7 +58,7 @@ def pictures(tmp_path_factory, astronaut):
     folder = tmp_path_factory.mktemp("pictures")
     image = astronaut.resize((256, 256))
     image.save(folder / "a.png")
-    segmenter = HumanSegmenter(weights.bundled("onnx").path)
+    segmenter = HumanSegmenter(weights.bundled().path)
     segmenter.mask(image).point(lambda value: 255 * (value >= 128)).save(folder / "a_mask.png")
     row = {"image": "a.png", "mask": "a_mask.png", "source": "s", "split": "test"}
     (folder / "manifest.jsonl").write_text(json.dumps(row) + "\n")
@@ -75,15 +76,15 @@ def exported(checkpoints, pictures, tmp_path_factory):
 
 class TestExport:
     def test_files_and_record_belong_together(self, exported):
-        """Three files; the JSON has both checksums, the training record and the comparison."""
+        """Two files; the JSON has the checksum, the training record and the comparison."""
         result, folder = exported
         assert result.exit_code == 0, result.output
         assert sorted(path.name for path in folder.iterdir()) == [
-            f"{NAME}.{suffix}" for suffix in ("json", "onnx", "pth")
+            f"{NAME}.json",
+            f"{NAME}.onnx",
         ]
         record = json.loads((folder / f"{NAME}.json").read_text("utf-8"))
-        for suffix in ("onnx", "pth"):
-            assert record["sha256"][suffix] == digest(folder / f"{NAME}.{suffix}")
+        assert record["sha256"] == {"onnx": digest(folder / f"{NAME}.onnx")}
         assert (record["variant"], record["decoder"]) == ("lite", "half")
         assert record["training"]["step"] == 3
         assert record["training"]["started_from"]["step"] == 2
@@ -102,31 +103,18 @@ class TestExport:
     def test_what_follows_exported_weights_knows_their_training(self, exported):
         """The record beside exported weights holds that of the checkpoint, and it is found."""
         _, folder = exported
-        record = record_of(folder / f"{NAME}.pth")
+        record = record_of(folder / f"{NAME}.onnx")
         assert (record["step"], record["started_from"]["step"]) == (3, 2)
 
-    def test_pth_is_complete(self, exported):
-        """The .pth has all official keys and computes what the checkpoint does, half rounded."""
+    def test_torch_runs_the_same_network(self, exported, astronaut):
+        """The file in onnxruntime, and in torch: masks equal but for a grey level."""
         _, folder = exported
-        state = torch.load(folder / f"{NAME}.pth", weights_only=True)
-        network = U2Net("lite")
-        network.load_state_dict(state, strict=True)
-        assert {"stage1d.rebnconvin.bn_s1.running_var", "outconv.weight"} <= state.keys()
-        original = load_checkpoint(weights.bundled("pth").path)
-        image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        with torch.inference_mode():
-            for ours, theirs in zip(network.eval()(image), original(image), strict=True):
-                torch.testing.assert_close(ours.sigmoid(), theirs.sigmoid(), rtol=0, atol=0.02)
-        assert state["stage1.rebnconvin.conv_s1.weight"].dtype == torch.float16
-
-    def test_both_files_hold_the_same_network(self, exported, astronaut):
-        """What onnxruntime runs and what torch runs: masks equal but for a grey level."""
-        _, folder = exported
+        file = WeightsFile(folder / f"{NAME}.onnx", "given")
         masks = [
-            np.asarray(load_predictor(str(folder / f"{NAME}.{suffix}")).segment(astronaut))
-            for suffix in ("onnx", "pth")
+            np.asarray(HumanSegmenter(network=load(file)).mask(astronaut)).astype(int)
+            for load in (load_onnx, load_torch)
         ]
-        assert abs(masks[0].astype(int) - masks[1]).max() <= 1
+        assert abs(masks[0] - masks[1]).max() <= 1
 
     def test_rembg_directory_is_looked_up(self, exported, monkeypatch, astronaut):
         """In rembg's model directory the new file is what the plugin uses from then on."""
@@ -138,7 +126,7 @@ class TestExport:
         assert export._destination(None, bundle=False) == folder
         image = astronaut.resize((128, 128))
         new = np.asarray(HumanSegmenter().mask(image)).astype(int)
-        old = np.asarray(HumanSegmenter(weights.bundled("onnx").path).mask(image)).astype(int)
+        old = np.asarray(HumanSegmenter(weights.bundled().path).mask(image)).astype(int)
         assert abs(new - old).max() <= 6  # half precision of what was single
 
     def test_masks_that_leave_somebody_out_are_no_judges(self, exported, pictures):
@@ -334,4 +322,4 @@ class TestKill:
         record = {"sha256": {"onnx": checksum}, "files": {"onnx": "interim.onnx"}}
         (tmp_path / f"{NAME}.json").write_text(json.dumps(record))
         monkeypatch.setattr(weights, "_BUNDLED", tmp_path)
-        assert weights.bundled("onnx").read() == b"new"
+        assert weights.bundled().read() == b"new"

@@ -6,17 +6,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from checkpoints import LITE
 
 import u2net_human_plugin.finetune.publishing.onnx_file
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.finetune.publishing.onnx_file import PARITY, write_onnx
 from u2net_human_plugin.network import OnnxNetwork
 from u2net_human_plugin.preprocess import SIZE
-from u2net_human_plugin.weights import WeightsFile, bundled
+from u2net_human_plugin.weights import WeightsFile
 
 
 class OneConvolution(torch.nn.Module):
     """The smallest network of U²-Net's interface: quick to export."""
+
+    size = None
 
     def __init__(self):
         super().__init__()
@@ -30,7 +33,7 @@ class OneConvolution(torch.nn.Module):
 def exported(request, tmp_path_factory):
     """The bundled network with either decoder: (model, path, difference)."""
     path = tmp_path_factory.mktemp("export") / "net.onnx"
-    model = load_checkpoint(bundled("pth").path, request.param)
+    model = load_checkpoint(LITE, request.param)
     return model, path, write_onnx(model, path)
 
 
