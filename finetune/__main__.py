@@ -19,8 +19,8 @@ from .data.prepare import prepare
 from .evaluation.evaluate import evaluate
 from .publishing.card import card
 from .publishing.export import export
-from .training.average import average
 from .training.compose import compose
+from .training.ensemble import ensemble
 from .training.interpolate import interpolate
 from .training.train import train
 
@@ -42,7 +42,7 @@ app.command()(complete)
 app.command()(label)
 app.command()(train)
 app.command()(interpolate)
-app.command()(average)
+app.command()(ensemble)
 app.command()(compose)
 app.command()(evaluate)
 app.command()(export)

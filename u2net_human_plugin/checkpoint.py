@@ -9,6 +9,7 @@ never run.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -22,8 +23,8 @@ from .errors import WeightsError
 from .onnx_reader import Graph, read_graph
 from .u2net import (
     FULL_RESOLUTION_PARTS,
-    Average,
     Decoder,
+    Ensemble,
     Member,
     U2Net,
     Variant,
@@ -38,7 +39,7 @@ _EXPECTED = (
 
 #: A key of every U²-Net's state dict, by whose shape the full one is known.
 _FIRST = "stage1.rebnconv1.conv_s1.weight"
-#: What an average's file calls the list of its members: size, weight and, in a .pth, "model".
+#: What an ensemble's file calls the list of its members: size, weight and, in a .pth, "model".
 MEMBERS = "members"
 #: What export puts before a parameter's name, and behind that of one in half precision.
 _PREFIX, _HALF = "model.", ".half"
@@ -120,10 +121,10 @@ def _read_pth(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def load_network(path: Path | str) -> U2Net | Average:
+def load_network(path: Path | str) -> U2Net | Ensemble:
     """Read whatever computes masks: a checkpoint, or a file from ``python -m finetune export``.
 
-    Beside what :func:`load_checkpoint` reads, these are averages of several networks, and our
+    Beside what :func:`load_checkpoint` reads, these are ensembles of several networks, and our
     own ``.onnx`` files, which hold no more than the half decoder's first output needs: only
     that output means anything. In ``eval`` mode, on the CPU, float32.
 
@@ -136,12 +137,12 @@ def load_network(path: Path | str) -> U2Net | Average:
     if path.suffix.lower() != ".onnx":
         content = _read_pth(path)
         if isinstance(content.get(MEMBERS), Sequence):
-            return _average(content[MEMBERS], str(path)).eval()
+            return _ensemble(content[MEMBERS], str(path)).eval()
         return load_state_dict(content, "full", origin=str(path)).eval()
     graph = _read_onnx(path)
     names = {name.removeprefix(_PREFIX).removesuffix(_HALF): name for name in graph.constants}
     if MEMBERS in graph.metadata:
-        return _average(_exported_members(graph, names, path), str(path), "half").eval()
+        return _ensemble(_exported_members(graph, names, path), str(path), "half").eval()
     if _FIRST in names:
         state = {key: _tensor(graph.constants[name]) for key, name in names.items()}
         model = _exported(state, str(path))
@@ -151,17 +152,26 @@ def load_network(path: Path | str) -> U2Net | Average:
     return model.eval()
 
 
-def average_content(model: Average) -> dict[str, Any]:
-    """What a ``.pth`` of an average holds; :func:`load_network` reads it."""
+def ensemble_content(model: Ensemble) -> dict[str, Any]:
+    """What a ``.pth`` of an ensemble holds; :func:`load_network` reads it."""
     return {
         MEMBERS: [
-            {"size": size, "weight": weight, "model": network.state_dict()}
-            for network, size, weight in model.members
+            {**facts, "model": member.network.state_dict()}
+            for member, facts in zip(model.members, describe(model), strict=True)
         ]
     }
 
 
-def _average(members: Sequence[Any], origin: str, decoder: Decoder = "full") -> Average:
+def describe(model: Ensemble) -> list[dict[str, float]]:
+    """Size, weight and limit of each member, as JSON can hold them: no limit is left out."""
+    facts = [{"size": member.size, "weight": member.weight} for member in model.members]
+    for entry, member in zip(facts, model.members, strict=True):
+        if math.isfinite(member.limit):
+            entry["limit"] = member.limit
+    return facts
+
+
+def _ensemble(members: Sequence[Any], origin: str, decoder: Decoder = "full") -> Ensemble:
     try:
         read = [
             Member(
@@ -170,13 +180,14 @@ def _average(members: Sequence[Any], origin: str, decoder: Decoder = "full") -> 
                 else load_state_dict(member["model"], "half", origin),
                 int(member["size"]),
                 float(member["weight"]),
+                float(member.get("limit", math.inf)),
             )
             for member in members
         ]
-        return Average(read)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        return Ensemble(read)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{origin}: a damaged average of networks ({error}); expected {_EXPECTED}."
+            f"{origin}: a damaged ensemble ({error}); expected {_EXPECTED}."
         ) from None
 
 
@@ -195,7 +206,7 @@ def _exported_members(graph: Graph, names: Mapping[str, str], path: Path) -> lis
         }
         members.append({**about, "model": state})
     if not members:
-        raise WeightsError(f"{path}: names no members of its average; expected {_EXPECTED}.")
+        raise WeightsError(f"{path}: names no members of its ensemble; expected {_EXPECTED}.")
     return members
 
 

@@ -14,6 +14,7 @@ decoder depth. ``d1`` has the input's resolution, ``d2`` half of it, and so on;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeVar
 
@@ -216,20 +217,23 @@ class U2Net(nn.Module):
 
 
 class Member(NamedTuple):
-    """One network of an :class:`Average`: what it sees, and how much it counts."""
+    """One network of an :class:`Ensemble`: what it sees, and how much it counts."""
 
     network: U2Net
     #: Side of its square input, in pixels.
     size: int
     weight: float
+    #: Its logits are clipped to ±limit: who is sure of everything must not overrule the rest.
+    limit: float = math.inf
 
 
-class Average(nn.Module):
-    """The weighted mean of several networks' logits.
+class Ensemble(nn.Module):
+    """The weighted sum of several networks' logits, each within its limit.
 
     Networks that err differently are right more often together (Lakshminarayanan et al.,
     "Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS
-    2017, arXiv:1612.01474).
+    2017, arXiv:1612.01474). Weights that add up to one give the mean. A member with a limit
+    decides where the others are unsure and is outvoted where they are not.
 
     ``forward`` takes (N,3,S,S) float32 as a :class:`U2Net` does, S being :attr:`size`, the
     largest of the members' sizes; each member sees it reduced to its own. Returns a list of
@@ -238,36 +242,30 @@ class Average(nn.Module):
 
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
-        total = sum(member.weight for member in members)
+        self.members = list(members)
+        # So that its parameters are found, moved and saved.
         self.networks = nn.ModuleList(member.network for member in members)
-        self.sizes = [member.size for member in members]
-        self.weights = [member.weight / total for member in members]
-        self.size: int | None = max(self.sizes)
-
-    @property
-    def members(self) -> list[Member]:
-        """Networks, sizes, and weights that add up to one."""
-        networks: list[U2Net] = list(self.networks)  # type: ignore[arg-type]
-        return [Member(*parts) for parts in zip(networks, self.sizes, self.weights, strict=True)]
+        self.size: int | None = max(member.size for member in members)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         answers = [
-            network(x if size == self.size else _reduced(x, size))[0]
-            for network, size, _ in self.members
+            (network(x if size == self.size else _reduced(x, size))[0], weight, limit)
+            for network, size, weight, limit in self.members
         ]
-        largest = answers[self.sizes.index(max(self.sizes))]
-        weighted = [
-            _resize_like(answer, largest) * weight
-            for answer, weight in zip(answers, self.weights, strict=True)
-        ]
-        return [torch.stack(weighted).sum(0)]
+        # Largest first: the others are enlarged to it.
+        answers.sort(key=lambda answer: -answer[0].shape[-1])
+        total = torch.zeros_like(answers[0][0])
+        for logits, weight, limit in answers:
+            logits = _resize_like(logits, total)
+            total = total + weight * (logits if limit == math.inf else logits.clamp(-limit, limit))
+        return [total]
 
 
 def _reduced(x: Tensor, size: int) -> Tensor:
     return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
-Net = TypeVar("Net", U2Net, Average)
+Net = TypeVar("Net", U2Net, Ensemble)
 
 
 def fold_batch_norm(model: Net) -> Net:

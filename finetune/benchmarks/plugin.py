@@ -178,17 +178,17 @@ def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int]:
 
 
 def _export(checkpoint: Path, target: Path, size: int) -> int:
-    """Export a network, of an average the last, with the half decoder; return its MACs."""
+    """Export a network, of an ensemble the last, with the half decoder; return its MACs."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from u2net_human_plugin.checkpoint import load_network
-    from u2net_human_plugin.u2net import Average
+    from u2net_human_plugin.u2net import Ensemble
 
     from ..publishing.onnx_file import write_onnx
 
     model = load_network(checkpoint)
-    if isinstance(model, Average):  # rembg's session has one size for all
+    if isinstance(model, Ensemble):  # rembg's session has one size for all
         model = model.members[-1].network
     model.decoder = "half"
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

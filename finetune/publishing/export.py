@@ -35,7 +35,7 @@ class WorseError(PluginError):
 
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="u2net_finetuned.pth, or any U²-Net or average")
+        Path, typer.Argument(help="u2net_finetuned.pth, or any U²-Net or ensemble")
     ],
     out: Annotated[
         Path | None, typer.Option(help="folder to write to  [default: rembg's model directory]")
@@ -82,14 +82,14 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
         RuntimeError: onnxruntime's answer differs from torch's.
     """
     from u2net_human_plugin.checkpoint import load_network
-    from u2net_human_plugin.u2net import Average
+    from u2net_human_plugin.u2net import Ensemble
 
     from ..training import checkpoints
     from .onnx_file import write_onnx
 
     model = load_network(checkpoint)
-    if isinstance(model, Average):
-        variant, chosen = "average", decoder or "half"
+    if isinstance(model, Ensemble):
+        variant, chosen = "ensemble", decoder or "half"
     else:
         variant, chosen = model.variant, decoder or ("full" if model.variant == "full" else "half")
         if chosen not in ("half", "full"):

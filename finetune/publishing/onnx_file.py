@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from u2net_human_plugin.checkpoint import MEMBERS
+from u2net_human_plugin.checkpoint import MEMBERS, describe
 from u2net_human_plugin.preprocess import SIZE
-from u2net_human_plugin.u2net import Average, Net, U2Net, fold_batch_norm
+from u2net_human_plugin.u2net import Ensemble, Net, U2Net, fold_batch_norm
 
 from ..files import written_atomically
 
@@ -43,7 +43,7 @@ def rounded(model: Net) -> Net:
 class _Alpha(nn.Module):
     """The network's first output as alpha in 0…1: (N,3,H,W) → (N,1,h,w)."""
 
-    def __init__(self, model: U2Net | Average) -> None:
+    def __init__(self, model: U2Net | Ensemble) -> None:
         super().__init__()
         self.model = model
 
@@ -51,7 +51,7 @@ class _Alpha(nn.Module):
         return torch.sigmoid(self.model(image)[0])
 
 
-def write_onnx(model: U2Net | Average, path: Path | str, size: int = SIZE) -> float:
+def write_onnx(model: U2Net | Ensemble, path: Path | str, size: int = SIZE) -> float:
     """Write ``model`` as ONNX and return its largest difference from torch.
 
     The file has one input ``image`` (N,3,size,size), of the network's own size if it has one,
@@ -80,9 +80,8 @@ def write_onnx(model: U2Net | Average, path: Path | str, size: int = SIZE) -> fl
     assert program is not None
     with written_atomically(path) as temporary:
         proto = _halved(_without_notes(program.model_proto))
-        if isinstance(model, Average):
-            about = [{"size": size, "weight": weight} for _, size, weight in model.members]
-            proto.metadata_props.add(key=MEMBERS, value=json.dumps(about))
+        if isinstance(model, Ensemble):
+            proto.metadata_props.add(key=MEMBERS, value=json.dumps(describe(model)))
         temporary.write_bytes(proto.SerializeToString())
         session = onnxruntime.InferenceSession(
             temporary.read_bytes(), providers=["CPUExecutionProvider"]
