@@ -468,7 +468,7 @@ segmenter.mask(picture)
     assert int(done.stdout) <= 1
     last = done.stderr.splitlines()[-1]
     assert "MissingExtraError: ultralytics is not installed" in last
-    assert "pip install u2net-human-plugin[yolo]" in last
+    assert 'pip install "ultralytics' in last
 
 
 @pytest.mark.parametrize("code", ["raise ImportError('no libGL.so.1')", "import no_libGL"])

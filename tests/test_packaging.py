@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import u2net_human_plugin
 from u2net_human_plugin import benchmark, benchmark_worker
+from u2net_human_plugin.errors import install_command
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -157,3 +159,21 @@ def test_help(arguments):
     command = [sys.executable, "-m", "u2net_human_plugin", *arguments, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "usage: python -m u2net_human_plugin" in done.stdout
+
+
+def test_no_message_recommends_a_name_that_is_on_no_index():
+    """A stranger could take it; errors name the packages of an extra, or a path of the user's."""
+    for file in Path(u2net_human_plugin.__file__).parent.rglob("*.py"):
+        if file.name != "stress.py":
+            assert "pip install u2net-human-plugin" not in file.read_text("utf-8"), file
+
+
+def test_what_installs_an_extra():
+    """The very requirements that pyproject.toml states."""
+    packaging = pytest.importorskip("packaging.requirements")
+    text = CHECKOUT.joinpath("pyproject.toml").read_text("utf-8")
+    (said,) = shlex.split(install_command("yolo"))[2:]
+    stated = packaging.Requirement(re.search(r'^yolo = \["(.*)"\]', text, re.MULTILINE)[1])
+    assert packaging.Requirement(said) == stated
+    assert len(shlex.split(install_command("train"))) > 10
+    assert install_command("nothing") == 'pip install ".[nothing]"'

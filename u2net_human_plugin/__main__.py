@@ -6,11 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from . import __version__
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m u2net_human_plugin")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument("--version", action="version", version=f"u2net-human-plugin {__version__}")
+    commands = parser.add_subparsers(dest="command")
 
     doctor = commands.add_parser("doctor", help="what is installed, active and wrong, if anything")
     doctor.add_argument("--json", action="store_true", help="for programs")
@@ -38,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     stress.add_argument("--json", type=Path, help="write the figures to this file as well")
 
     given = parser.parse_args(arguments)
+    if given.command is None:
+        parser.print_help()
+        return 0
     if given.command == "doctor":
         from .doctor import main as run_doctor
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from u2net_human_plugin.device import available_device, network_for
 from u2net_human_plugin.errors import DataError, HostError, OptionError
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 #: The host's ways to shrink a picture for its own networks. Ours has its own way.
 RESIZES = ("static", "dynamic")
 
-_ORIENTATION = 0x0112
 #: EXIF orientation → what turns the stored picture upright, and its mask back.
 _TURNS = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_LEFT_RIGHT),
@@ -167,7 +166,7 @@ def _array_matte(
 
 def _turns(picture: Image.Image) -> tuple[Image.Transpose, Image.Transpose] | None:
     try:
-        return _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+        return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - Pillow raises many kinds on damaged EXIF data
         return None
 
