@@ -125,7 +125,31 @@ def test_readme_first_command(installed_python, clean_environment, tmp_path):
     assert alpha.getpixel((20, 20)) < 100, "the flag behind her"
 
 
-@pytest.mark.parametrize("readme", ["README.md", "finetune/README.md"])
+def test_the_release_workflow_does_what_the_checklist_says():
+    """Valid YAML, on tags alone, without a token; the checklist's build commands are its own."""
+    yaml = pytest.importorskip("yaml")
+    text = CHECKOUT.joinpath(".github", "workflows", "release.yml").read_text("utf-8")
+    workflow = yaml.safe_load(text)
+    assert workflow[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads the key `on` as true
+    assert workflow["permissions"] == {}
+    jobs = workflow["jobs"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert jobs["publish"]["environment"] == "release"
+    assert "secrets." not in text
+    steps = {step.get("name"): step.get("run") for step in jobs["build"]["steps"]}
+    checklist = CHECKOUT.joinpath("docs", "release.md").read_text("utf-8")
+    for line in steps["Build and check"].splitlines():
+        assert f"   {line}\n" in checklist
+    if os.name != "nt":
+        for tag, status in ((f"v{u2net_human_plugin.__version__}", 0), ("v9.9", 1)):
+            command = ["/bin/sh", "-c", steps["The tag names the version"]]
+            env = {**os.environ, "GITHUB_REF_NAME": tag}
+            assert subprocess.run(command, cwd=CHECKOUT, env=env, check=False).returncode == status
+
+
+@pytest.mark.parametrize(
+    "readme", ["README.md", "finetune/README.md", "docs/release.md", "docs/upstream.md"]
+)
 def test_links_in_readme(readme):
     """Every file that README links to is there."""
     file = CHECKOUT / readme
