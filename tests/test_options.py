@@ -254,7 +254,7 @@ def test_unknown_keys_are_logged_once_and_not_for_ever(warned: list[str]) -> Non
     for _ in range(2):
         options.warn_of_unknown({"crop": 1, "alpha_matting": 1, "blur": 1}, {"alpha_matting"})
     (message,) = warned
-    assert "'blur' is no option, and was ignored. The options: crop:" in message
+    assert "'blur' is no option, and was ignored. The options: crop, persons, " in message
     options.warn_of_unknown((f"{number}\n{'x' * 10**6}" for number in range(1000)), ())
     assert len(warned) == len(options._warned) == 20
     assert all(len(message) < 700 and "\n" not in message for message in warned)

@@ -154,7 +154,8 @@ def warn_of_unknown(keys: Iterable[str], other: Container[str]) -> None:
     """Log, once a key, that neither an option of ours nor ``other`` explains one of ``keys``."""
     for key in keys:
         if key not in _ACCEPTED and key not in other:
-            warn_once(f"{key!r:.60} is no option, and was ignored. {_list()}")
+            names = ", ".join(_ACCEPTED)
+            warn_once(f"{key!r:.60} is no option, and was ignored. The options: {names}.")
 
 
 def warn_once(sentence: str) -> None:

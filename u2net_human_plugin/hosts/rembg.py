@@ -95,8 +95,8 @@ class Session:
             the fields of :class:`~u2net_human_plugin.options.Options`. Others are rembg's.
 
     Raises:
-        OptionError: a wrong value, a misspelt option, or a keyword that asks for a file; of
-            such a kind that FastAPI and Starlette answer the request with status 400.
+        OptionError: a wrong value, a misspelt option, or a keyword that asks for a file; see
+            :mod:`u2net_human_plugin.hosts.rembg_errors`.
         WeightsError: the weights are damaged or not a network of the right kind.
     """
 
@@ -108,7 +108,7 @@ class Session:
 
         options = Options.from_environment()
         wanted = kwargs.get("providers", args[0] if args else None)
-        with _answered_with_400():
+        with _told_to_the_caller():
             options = _updated(options, kwargs)
             _check_session_options(sess_opts)
             providers = default_providers() if wanted is None else _available(wanted)
@@ -124,7 +124,7 @@ class Session:
 
     def predict(self, img: Image.Image, *_args: Any, **kwargs: Any) -> list[Image.Image]:
         """One mask, "L" and of the image's size. Options given here hold for this image."""
-        with _answered_with_400():
+        with _told_to_the_caller():
             options = _updated(self._segmenter.options, kwargs)
         return [self._segmenter.mask(img, options)]
 
@@ -167,16 +167,18 @@ def _member(module: ModuleType, name: str, kind: type, default: Any = None) -> A
 
 
 @contextmanager
-def _answered_with_400() -> Iterator[None]:
-    """Around what a caller may have got wrong: where a web server runs, it can tell them."""
+def _told_to_the_caller() -> Iterator[None]:
+    """Around what a caller may have got wrong: no traceback in rembg's command, no status 500."""
     try:
         yield
     except OptionError as error:
         if "starlette.exceptions" not in sys.modules:
             raise
-        from u2net_human_plugin.hosts.bad_request import BadRequestOptionError
-
-        raise BadRequestOptionError(str(error)) from None
+        try:
+            from u2net_human_plugin.hosts.rembg_errors import RembgOptionError
+        except ImportError:  # somebody's own server, without rembg's command line
+            raise error from None
+        raise RembgOptionError(str(error)) from None
 
 
 def _updated(options: Options, keywords: Mapping[str, Any]) -> Options:
