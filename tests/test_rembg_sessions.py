@@ -257,6 +257,18 @@ def test_a_wrong_option_is_an_error(ask: Ask, option: dict[str, Any], lists: str
         assert lists in said
 
 
+def test_an_option_that_rembg_has_too_is_rembgs(ask: Ask) -> None:
+    """A later rembg's own `flip`, whose command would hand flip=False to every session."""
+    assert ask("""
+real, made = rembg.bg.remove, []
+for remove in (real, lambda data, flip=False: None):
+    rembg.bg.remove = remove
+    made.append(rembg.new_session("u2net_human_ft", flip=True)._segmenter.options.flip)
+rembg.bg.remove = real
+answer = made
+""") == ["on", "off"]
+
+
 def test_a_wrong_option_where_a_web_server_is_loaded(ask: Ask) -> None:
     """The same error is one of Starlette's and click's, and can be sent to another process.
 

@@ -192,9 +192,13 @@ def _updated(options: Options, keywords: Mapping[str, Any]) -> Options:
                 f"keywords on. Your own weights: set {ENVIRONMENT_VARIABLE} to their path; your "
                 "own detector: HumanSegmenter."
             )
-    updated = options.updated(keywords)
+    # What remove() has a parameter for is its own affair, even if an option of ours is called
+    # so: rembg's commands hand each of their switches, given or not, to the session as well.
     remove = getattr(sys.modules.get("rembg.bg"), "remove", None)
-    warn_of_unknown(keywords, {*_parameters(remove), *REFUSED, *REMBGS_OWN})
+    others = _parameters(remove) | REMBGS_OWN
+    ours = {name: value for name, value in keywords.items() if name not in others}
+    updated = options.updated(ours)
+    warn_of_unknown(ours, REFUSED)
     return updated
 
 
