@@ -26,7 +26,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from u2net_human_plugin.errors import MissingExtraError, OptionError, WeightsError
+from u2net_human_plugin.errors import (
+    MissingExtraError,
+    OptionError,
+    WeightsError,
+    install_command,
+)
 from u2net_human_plugin.network import Network, OnnxNetwork, TorchNetwork
 from u2net_human_plugin.options import Options
 from u2net_human_plugin.preprocess import MEAN, REMBG_SIZE, STD
@@ -136,7 +141,7 @@ def _rembg(spec: str, name: str) -> Predictor:
         import rembg
     except ImportError:
         raise MissingExtraError(
-            f"{spec}: rembg is not installed; `pip install u2net-human-plugin[rembg]`."
+            f"{spec}: rembg is not installed: {install_command('rembg')}"
         ) from None
     try:
         session = rembg.new_session(name)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import u2net_human_plugin
+from u2net_human_plugin.errors import install_command
 from u2net_human_plugin.finetune.benchmarks import plugin
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -128,7 +130,31 @@ def test_readme_first_command(installed_python, clean_environment, tmp_path):
     assert alpha.getpixel((20, 20)) < 100, "the flag behind her"
 
 
-@pytest.mark.parametrize("readme", ["README.md", "finetune/README.md"])
+def test_the_release_workflow_does_what_the_checklist_says():
+    """Valid YAML, on tags alone, without a token; the checklist's build commands are its own."""
+    yaml = pytest.importorskip("yaml")
+    text = CHECKOUT.joinpath(".github", "workflows", "release.yml").read_text("utf-8")
+    workflow = yaml.safe_load(text)
+    assert workflow[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads the key `on` as true
+    assert workflow["permissions"] == {}
+    jobs = workflow["jobs"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert jobs["publish"]["environment"] == "release"
+    assert "secrets." not in text
+    steps = {step.get("name"): step.get("run") for step in jobs["build"]["steps"]}
+    checklist = CHECKOUT.joinpath("docs", "release.md").read_text("utf-8")
+    for line in steps["Build and check"].splitlines():
+        assert f"   {line}\n" in checklist
+    if os.name != "nt":
+        for tag, status in ((f"v{u2net_human_plugin.__version__}", 0), ("v9.9", 1)):
+            command = ["/bin/sh", "-c", steps["The tag names the version"]]
+            env = {**os.environ, "GITHUB_REF_NAME": tag}
+            assert subprocess.run(command, cwd=CHECKOUT, env=env, check=False).returncode == status
+
+
+@pytest.mark.parametrize(
+    "readme", ["README.md", "finetune/README.md", "docs/release.md", "docs/upstream.md"]
+)
 def test_links_in_readme(readme):
     """Every file that README links to is there."""
     file = CHECKOUT / readme
@@ -149,3 +175,20 @@ def test_help():
     command = [sys.executable, "-m", "u2net_human_plugin", "doctor", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "usage: python -m u2net_human_plugin" in done.stdout
+
+
+def test_no_message_recommends_a_name_that_is_on_no_index():
+    """A stranger could take it; errors name the packages of an extra, or a path of the user's."""
+    for file in Path(u2net_human_plugin.__file__).parent.rglob("*.py"):
+        assert "pip install u2net-human-plugin" not in file.read_text("utf-8"), file
+
+
+def test_what_installs_an_extra():
+    """The very requirements that pyproject.toml states."""
+    packaging = pytest.importorskip("packaging.requirements")
+    text = CHECKOUT.joinpath("pyproject.toml").read_text("utf-8")
+    (said,) = shlex.split(install_command("yolo"))[2:]
+    stated = packaging.Requirement(re.search(r'^yolo = \["(.*)"\]', text, re.MULTILINE)[1])
+    assert packaging.Requirement(said) == stated
+    assert len(shlex.split(install_command("train"))) > 10
+    assert install_command("nothing") == 'pip install ".[nothing]"'

@@ -8,20 +8,22 @@ shows whether the start-up hook really runs, and a host that ends the interprete
 from __future__ import annotations
 
 import json
+import os
 import platform
 import stat
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from . import __version__, _startup
-from .errors import MissingExtraError, OptionError, PluginError
-from .options import ENVIRONMENT_PREFIX, Options
+from . import __version__, _startup, speed
+from .errors import MissingExtraError, OptionError, PluginError, WeightsError
+from .options import ENVIRONMENT_PREFIX, Options, unknown_variables
 from .weights import find_weights, provenance
 
 #: "wrong" makes the exit status 1; "note" does not.
@@ -63,12 +65,18 @@ def main(as_json: bool) -> int:
     wrong = [finding for finding in findings if finding.state == "wrong"]
     if as_json:
         report = {"ok": not wrong, "findings": [asdict(finding) for finding in findings]}
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        _say(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        for finding in findings:
-            print(f"{finding.state:>5}  {finding.name:<23}{finding.text}")
-        print(f"\n{len(wrong)} wrong." if wrong else "\nNothing wrong.")
+        lines = [f"{each.state:>5}  {each.name:<23}{each.text}" for each in findings]
+        _say("\n".join([*lines, "", f"{len(wrong)} wrong." if wrong else "Nothing wrong."]))
     return 1 if wrong else 0
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `doctor | head` has read enough; the exit status stays true
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def examine() -> Iterator[Finding]:
@@ -86,6 +94,8 @@ def examine() -> Iterator[Finding]:
         text = f"none in this environment ({sys.prefix}); only HumanSegmenter can be used"
         yield Finding("hosts", "note", text)
     yield _options()
+    for sentence in unknown_variables():
+        yield Finding("options", "wrong", sentence)
     yield _weights()
     yield from _onnxruntime()
     # The last one: it imports torch, whose CUDA libraries onnxruntime would then find here,
@@ -190,10 +200,14 @@ def _yolo() -> Iterator[Finding]:
 
 
 def _weights() -> Finding:
+    from .network import load_onnx
+
     try:
         file = find_weights()
         file.read()
         made_from = provenance().get("made_from")
+        with suppress(ImportError):  # no onnxruntime, or a broken one: that has its own line
+            load_onnx(file)  # a whole file can still be a photo
     except (PluginError, OSError, ValueError) as error:
         return Finding("weights", "wrong", str(error))
     checked = f"SHA-256 {file.sha256[:12]}… matches" if file.sha256 else "your own, no checksum"
@@ -202,7 +216,7 @@ def _weights() -> Finding:
 
 
 def _onnxruntime() -> Iterator[Finding]:
-    from .network import OnnxNetwork, default_providers
+    from .network import default_providers, load_onnx
 
     name = "onnxruntime"
     builds = sorted(
@@ -214,19 +228,23 @@ def _onnxruntime() -> Iterator[Finding]:
     )
     try:
         wanted = default_providers()
-        session: Any = OnnxNetwork(find_weights()).session
+        network = load_onnx(find_weights())
+    except WeightsError:  # found by _weights
+        yield Finding(name, "note", f"{', '.join(builds)}, not tried without weights")
+        return
     except MissingExtraError as error:
         yield Finding(name, "wrong" if _version("rembg") else "note", str(error))
         return
     except Exception as error:  # noqa: BLE001 - a broken onnxruntime fails in any way
         yield Finding(name, "wrong", f"{', '.join(builds)}: {_in_short(error)}")
         return
-    active = session.get_providers()
+    active = network.session.get_providers()
     text = f"{', '.join(builds)}, in use: {active[0]}"
     if active[0] != wanted[0]:
         yield Finding(name, "wrong", f"{text}, although this build has {wanted[0]}")
     else:
         yield Finding(name, "ok", text)
+    yield Finding("speed", *speed.finding(active[0], wanted[0]))
     if len(builds) > 1:
         yield Finding(
             name,

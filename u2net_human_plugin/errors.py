@@ -34,6 +34,24 @@ class HostError(PluginError):
     """A host is not as its adapter knows it: too old, too new, or the model's name is taken."""
 
 
+def install_command(extra: str) -> str:
+    """What installs an extra's packages, ``pip install "ultralytics>=8.3.47"``, for a message.
+
+    The packages, and not this one with its extra: whether it came from a clone, a wheel or an
+    index, it need not be on an index under its name, where it may be a stranger's.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        requirements = requires("u2net-human-plugin") or []
+    except PackageNotFoundError:  # a folder on the path
+        requirements = []
+    # "ultralytics>=8.3.47; extra == 'yolo'", in either kind of quotes
+    split = [requirement.replace("'", '"').partition(";") for requirement in requirements]
+    wanted = [name.strip() for name, _, marker in split if f'extra == "{extra}"' in marker]
+    return " ".join(["pip install", *(f'"{name}"' for name in wanted or [f".[{extra}]"])])
+
+
 @contextmanager
 def importing(package: str, remedy: str) -> Iterator[None]:
     """Around the import of an optional dependency: what its failure means to the user.

@@ -307,8 +307,8 @@ def _import_onnxruntime() -> Any:
     # set by the user stands; where the host has imported it already, this comes too late.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     remedy = (
-        "install it for the CPU with `pip install u2net-human-plugin[rembg]`, or "
-        "`pip install onnxruntime-gpu` for a GPU."
+        "install it with `pip install onnxruntime`, or for a GPU with "
+        "`pip install onnxruntime-gpu`."
     )
     with importing("onnxruntime", remedy):
         import onnxruntime

@@ -3,6 +3,8 @@
 From the strongest to the weakest: a value given for one picture, a value given when the
 session was made, an environment variable (``U2NET_HUMAN_CROP`` and so on), the default.
 
+A value may be written as in JSON and Python: true and false for "on" and "off".
+
 No option names a file, a module or a URL: hosts such as rembg's HTTP server hand a remote
 caller's values to :meth:`Options.updated`.
 """
@@ -11,8 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -22,12 +25,22 @@ Crop = Literal["off", "self", "yolo"]
 Persons = Literal["all", "largest", "center"]
 Switch = Literal["on", "off"]
 
+log = logging.getLogger(__name__)
+
 ENVIRONMENT_PREFIX = "U2NET_HUMAN_"
+#: What else of ours is read from the environment, by other modules.
+_OTHER_VARIABLES = ("PLUGIN", "WEIGHTS", "YOLO_WEIGHTS")
 #: From this similarity (difflib's ratio) on a key is one of ours misspelt: "crops" and
 #: "crp" for "crop" have 0.86 and more, "drop" 0.75.
 _PLAINLY = 0.85
 #: No longer key is a misspelt one: our prefix and the longest option are 22 characters.
 _LONGEST = 30
+
+#: Different warnings that one process logs at most.
+_WARNINGS = 20
+_warned: set[str] = set()
+#: What JSON and Python write for a switch.
+_SWITCH = {True: "on", False: "off"}
 
 #: What each option accepts, in the words of the error messages.
 _ACCEPTED = {
@@ -53,7 +66,9 @@ class Options:
     #: closer also at those that YOLOv8 found (needs the extra ``yolo``).
     crop: Crop = "self"
     #: Which people stay in the mask; None, everything the network finds. With any
-    #: other value a picture in which no person is found gets an empty mask.
+    #: other value a picture in which no person is found gets an empty mask. "largest" is by
+    #: the box's area, "center" by the distance of its centre from the picture's in units of
+    #: the box's own size: somebody large a little aside wins against somebody small behind.
     persons: Persons | None = None
     #: Keep at most this many people, the largest (or most central) first; None, no limit.
     max_persons: int | None = None
@@ -68,6 +83,9 @@ class Options:
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
             value = getattr(self, name)
+            if isinstance(value, bool) and check(_SWITCH[value]):
+                value = _SWITCH[value]
+                object.__setattr__(self, name, value)  # frozen, but not yet anybody's
             optional = name in ("persons", "max_persons")
             if not (check(value) or (optional and value is None)):
                 raise _wrong(name, value)
@@ -81,10 +99,14 @@ class Options:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Options:
         """The options that the environment variables ask for; unset or empty: the default.
 
+        A variable with our prefix that means nothing is logged as a warning, once.
+
         Raises:
             OptionError: a variable has a value that does not exist; the message names it.
         """
         environment = os.environ if environment is None else environment
+        for name in unknown_variables(environment):
+            warn_once(name)
         values = {}
         for name in _ACCEPTED:
             variable = ENVIRONMENT_PREFIX + name.upper()
@@ -112,6 +134,40 @@ class Options:
         return dataclasses.replace(self, **values) if values else self
 
 
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """One sentence for each variable with our prefix that nothing of ours reads."""
+    environment = os.environ if environment is None else environment
+    known = [*map(str.upper, _ACCEPTED), *_OTHER_VARIABLES]
+    sentences = []
+    for variable in sorted(environment):
+        # Windows gives the names of variables in capitals, however they were written.
+        if variable.upper().startswith(ENVIRONMENT_PREFIX) and environment[variable].strip():
+            name = variable[len(ENVIRONMENT_PREFIX) :]
+            if variable != ENVIRONMENT_PREFIX + name or name not in known:
+                nearest = difflib.get_close_matches(name[:_LONGEST].upper(), known, 1, cutoff=0)[0]
+                meant = ENVIRONMENT_PREFIX + nearest
+                sentences.append(f"{variable:.60} is no setting; did you mean {meant}?")
+    return sentences
+
+
+def warn_of_unknown(keys: Iterable[str], other: Container[str]) -> None:
+    """Log, once a key, that neither an option of ours nor ``other`` explains one of ``keys``."""
+    for key in keys:
+        if key not in _ACCEPTED and key not in other:
+            names = ", ".join(_ACCEPTED)
+            warn_once(f"{key!r:.60} is no option, and was ignored. The options: {names}.")
+
+
+def warn_once(sentence: str) -> None:
+    """Log a warning that this process has not logged yet.
+
+    After :data:`_WARNINGS` different ones there are no more: strangers can write to a server.
+    """
+    if sentence not in _warned and len(_warned) < _WARNINGS:
+        _warned.add(sentence)
+        log.warning("u2net-human-plugin: %s", sentence)
+
+
 def refuse_unknown(names: Iterable[str], owner: str, other: Iterable[str] = ()) -> None:
     """Raise OptionError if one of ``names`` is neither an option of ours nor in ``other``."""
     if unknown := sorted(set(names) - _ACCEPTED.keys()):
@@ -126,7 +182,7 @@ def _from_text(name: str, text: str, shown: str) -> Any:
         elif name == "min_person":
             value = float(text)
         else:
-            value = text
+            value = {"true": True, "false": False}.get(text.lower(), text)
         Options(**{name: value})
     except ValueError:  # OptionError is one, too
         raise _wrong(name, text, shown) from None

@@ -55,7 +55,7 @@ class WeightsFile:
     def _remedy(self) -> str:
         return {
             "environment": f"Correct or unset {ENVIRONMENT_VARIABLE}.",
-            "bundled": "Reinstall it: pip install --force-reinstall u2net-human-plugin.",
+            "bundled": "Reinstall it: pip install --force-reinstall --no-deps WHEEL_OR_CLONE.",
             "model directory": "Replace or remove the file.",
         }.get(self.origin, "Check the path.")
 

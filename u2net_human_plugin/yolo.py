@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .errors import WeightsError, importing
+from .errors import WeightsError, importing, install_command
 from .forks import Lock, keep_torch_running
 from .weights import model_directory_files
 
@@ -120,10 +120,7 @@ def import_yolo() -> Any:
         BrokenExtraError: ultralytics is installed but cannot be imported.
     """
     quiet = _quiet_environment() if "ultralytics" not in sys.modules else {}
-    remedy = (
-        'crop="yolo" needs it: `pip install u2net-human-plugin[yolo]` (AGPL-3.0), or use '
-        'crop="self".'
-    )
+    remedy = f'crop="yolo" needs it: `{install_command("yolo")}` (AGPL-3.0), or use crop="self".'
     with _environment(quiet), importing("ultralytics", remedy):
         return import_module("ultralytics").YOLO
 

@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from u2net_human_plugin.errors import MissingExtraError, OptionError, WeightsError
+from u2net_human_plugin.errors import (
+    MissingExtraError,
+    OptionError,
+    WeightsError,
+    install_command,
+)
 
 from ..files import file_sha256
 
@@ -64,8 +69,7 @@ def _rembg(name: str) -> Labeler:
         from rembg.sessions import sessions_names
     except (ImportError, SystemExit):  # rembg exits where its own dependencies are missing
         raise MissingExtraError(
-            f"--label-with {name} needs rembg; install it with "
-            "`pip install u2net-human-plugin[rembg]`."
+            f"--label-with {name} needs rembg: {install_command('rembg')}"
         ) from None
     if name not in sessions_names:
         raise OptionError(

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFilter
 
 from u2net_human_plugin.boxes import area_xyxy, clip_xyxy, joined_xyxy
-from u2net_human_plugin.errors import MissingExtraError
+from u2net_human_plugin.errors import MissingExtraError, install_command
 from u2net_human_plugin.preprocess import to_rgb
 
 from ..files import file_sha256, written_atomically
@@ -217,7 +217,7 @@ def load_foreground_estimation() -> Callable[[Any, Any], Any]:
     except ImportError:
         raise MissingExtraError(
             "--cutouts estimated needs pymatting, which comes with rembg "
-            "(`pip install u2net-human-plugin[rembg]`); or choose --cutouts straight."
+            f"({install_command('rembg')}); or choose --cutouts straight."
         ) from None
     function: Callable[[Any, Any], Any] = estimate_foreground_ml
     return function

@@ -259,6 +259,50 @@ def test_a_wrong_option_is_an_error(ask: Ask, option: dict[str, Any], lists: str
         assert lists in said
 
 
+def test_an_option_that_rembg_has_too_is_rembgs(ask: Ask) -> None:
+    """A later rembg's own `flip`, whose command would hand flip=False to every session."""
+    assert ask("""
+real, made = rembg.bg.remove, []
+for remove in (real, lambda data, flip=False: None):
+    rembg.bg.remove = remove
+    made.append(rembg.new_session("u2net_human_ft", flip=True)._segmenter.options.flip)
+rembg.bg.remove = real
+answer = made
+""") == ["on", "off"]
+
+
+def test_a_wrong_option_where_a_web_server_is_loaded(ask: Ask) -> None:
+    """The same error is one of Starlette's and click's, and can be sent to another process.
+
+    A wrong variable is the server's own fault, not the caller's.
+    """
+    pytest.importorskip("starlette")
+    pytest.importorskip("click")
+    assert (
+        ask("""
+import pickle, starlette.exceptions
+try:
+    rembg.new_session("u2net_human_ft", crop="cut")
+except OptionError as error:
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert isinstance(each, starlette.exceptions.HTTPException)
+        assert each.status_code == 400
+        assert str(each) == each.detail == each.format_message() == error.args[0]
+        assert str(each).startswith("crop='cut': expected")
+    os.environ["U2NET_HUMAN_CROP"] = "cut"
+    try:
+        rembg.new_session("u2net_human_ft")
+    except OptionError as error:
+        answer = type(error).__name__
+    finally:
+        del os.environ["U2NET_HUMAN_CROP"]
+        for name in [name for name in sys.modules if name.startswith("starlette")]:
+            del sys.modules[name]
+""")
+        == "OptionError"
+    )
+
+
 @pytest.mark.parametrize("keyword", ["model_path", "weights", "detector", "network", "ckpt"])
 def test_no_keyword_chooses_a_file(ask: Ask, keyword: str, tmp_path: Path) -> None:
     """It is refused, with the way that is meant for it, and the file is never opened."""

@@ -412,3 +412,36 @@ def test_unfamiliar_host_is_left_alone():
     with pytest.raises(HostError, match="load_config, parse_args, console"):
         adapter.patch(module)
     assert vars(module) == before
+
+
+def test_pymatting_is_imported_for_the_output_that_needs_it(launch, astronaut, tmp_path):
+    """It compiles itself for half a minute in a new environment, and a map does without."""
+    pytest.importorskip("pymatting")
+    astronaut.resize((64, 64)).save(tmp_path / "in.png")
+    done = launch(
+        "-c",
+        "import sys\n"
+        "from PIL import Image\n"
+        "from transparent_background import Remover\n"
+        "remover, picture = Remover(mode='u2net_human_ft'), Image.open('in.png')\n"
+        "remover.process(picture, type='map')\n"
+        "print('pymatting' in sys.modules)\n"
+        "cutout = remover.process(picture, type='rgba')\n"
+        "print('pymatting' in sys.modules, cutout.mode)",
+    )
+    assert done.stdout.splitlines()[-2:] == ["False", "True RGBA"]
+
+
+def test_without_pymatting_colours_stay(host, astronaut, monkeypatch, caplog):
+    """An absent one is said when the mode is set up, a broken one when it is first used."""
+    picture = astronaut.resize((64, 64))
+    monkeypatch.setattr(adapter, "find_spec", lambda _: None)
+    assert host.Remover(mode=MODEL_NAME).matting_fn is None
+    assert "pymatting cannot be imported" in caplog.text
+    monkeypatch.undo()
+    adapter._estimator.cache_clear()
+    monkeypatch.setattr(adapter, "import_module", lambda name: import_module(f"absent.{name}"))
+    cutout = np.asarray(host.Remover(mode=MODEL_NAME).process(picture))
+    np.testing.assert_array_equal(cutout[..., :3], np.asarray(picture))
+    assert caplog.text.count("pymatting cannot be imported") == 2
+    adapter._estimator.cache_clear()

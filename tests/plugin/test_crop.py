@@ -472,7 +472,7 @@ segmenter.mask(picture)
     assert int(done.stdout) <= 1
     last = done.stderr.splitlines()[-1]
     assert "MissingExtraError: ultralytics is not installed" in last
-    assert "pip install u2net-human-plugin[yolo]" in last
+    assert 'pip install "ultralytics' in last
 
 
 @pytest.mark.process
@@ -572,8 +572,8 @@ def test_a_remote_caller_cannot_choose_what_is_loaded(server: tuple[str, Path]) 
     for extra in (*unknown_keys, *wrong_values):
         query = urllib.parse.urlencode({"extras": json.dumps(extra)})
         answers.append(post(f"{address}/api/remove?{query}", picture.getvalue())[0])
-    assert set(answers) <= {200, 500}
-    assert set(answers[len(unknown_keys) :]) == {500}
+    assert set(answers) <= {200, 400, 500}
+    assert set(answers[len(unknown_keys) :]) == {400}
     # Not looked at: YOLO ran, with the weights that the server's environment names.
     assert answers[0] == (200 if YOLO_WEIGHTS.is_file() else 500)
     assert not proof.exists()
@@ -581,7 +581,7 @@ def test_a_remote_caller_cannot_choose_what_is_loaded(server: tuple[str, Path]) 
     status, body = post(f"{address}/api/remove", picture.getvalue())
     assert status == 200
     assert Image.open(BytesIO(body)).size == (80, 60)
-    assert (folder / "log").read_text().count("OptionError") >= len(wrong_values)
+    assert "OptionError" not in (folder / "log").read_text()
 
 
 def post(url: str, picture: bytes) -> tuple[int, bytes]:

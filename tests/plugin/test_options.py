@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 
+from u2net_human_plugin import options
 from u2net_human_plugin.errors import OptionError
 from u2net_human_plugin.options import Options
 
 
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings that are logged, in a process that has not logged any."""
+    monkeypatch.setattr(options, "_warned", set())
+    messages: list[str] = []
+    monkeypatch.setattr(caplog.handler, "emit", lambda record: messages.append(record.getMessage()))
+    return messages
+
+
 def test_options_are_immutable_and_hashable() -> None:
     """One Options object can be shared between threads and used as a dictionary key."""
-    options = Options(crop="self")
+    shared = Options(crop="self")
     with pytest.raises(FrozenInstanceError):
-        options.crop = "off"  # type: ignore[misc]
-    assert len({options, Options(crop="self"), Options(crop="yolo")}) == 2
+        shared.crop = "off"  # type: ignore[misc]
+    assert len({shared, Options(crop="self"), Options(crop="yolo")}) == 2
 
 
 @pytest.mark.parametrize(
@@ -34,7 +46,9 @@ def test_options_are_immutable_and_hashable() -> None:
         pytest.param("min_person", -0.1, id="less than nothing"),
         pytest.param("min_person", 1, id="more than a picture holds"),
         pytest.param("min_person", float("nan"), id="not a number"),
-        pytest.param("refine", False, id="a truth value for a word"),
+        pytest.param("persons", False, id="a truth value for a word"),
+        pytest.param("crop", True, id="on, for an option that has no such value"),
+        pytest.param("flip", 1, id="a number for a switch"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_lists_the_valid_ones(name: str, value: object) -> None:
@@ -50,6 +64,19 @@ def test_a_long_wrong_value_is_cut_in_the_message() -> None:
     with pytest.raises(OptionError) as caught:
         Options().updated({"crop": "x" * 1_000_000})
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["refine", "flip"])
+def test_truth_values_are_on_and_off(name: str) -> None:
+    """As JSON and Python write them, for one picture, in code, and as text in a variable."""
+    for value, word in {True: "on", False: "off"}.items():
+        assert getattr(Options(**{name: value}), name) == word  # type: ignore[arg-type]
+        for given in (value, str(value), str(value).lower()):
+            assert getattr(Options().updated({name: given}), name) == word
+        environment = {f"U2NET_HUMAN_{name.upper()}": str(value).lower()}
+        assert getattr(Options.from_environment(environment), name) == word
+    assert hash(Options(flip=True)) == hash(Options(flip="on"))  # type: ignore[arg-type]
+    assert Options(crop=False) == Options(crop="off")  # type: ignore[arg-type]
 
 
 def test_updated_picks_our_options_out_of_a_hosts_keywords() -> None:
@@ -172,7 +199,8 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ("U2NET_HUMAN_PERSONS", "2"),
         ("U2NET_HUMAN_MAX_PERSONS", "two"),
         ("U2NET_HUMAN_MIN_PERSON", "5%"),
-        ("U2NET_HUMAN_REFINE", "true"),
+        ("U2NET_HUMAN_REFINE", "yes"),
+        ("U2NET_HUMAN_CROP", "true"),
     ],
 )
 def test_a_wrong_environment_variable_is_named(variable: str, value: str) -> None:
@@ -182,7 +210,58 @@ def test_a_wrong_environment_variable_is_named(variable: str, value: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "chooses"),
+    ("variable", "meant"),
+    [
+        ("U2NET_HUMAN_PERSON", "U2NET_HUMAN_PERSONS"),
+        ("U2NET_HUMAN_CROPS", "U2NET_HUMAN_CROP"),
+        ("u2net_human_crop", "U2NET_HUMAN_CROP"),
+        ("U2NET_HUMAN_WEIGHT", "U2NET_HUMAN_WEIGHTS"),
+        ("U2NET_HUMAN_YOLO", "U2NET_HUMAN_YOLO_WEIGHTS"),
+        ("U2NET_HUMAN_" + "X" * 100_000, "U2NET_HUMAN_"),
+    ],
+)
+def test_an_unknown_variable_is_logged_with_the_nearest_name(
+    variable: str, meant: str, warned: list[str]
+) -> None:
+    """Once in a process, however many sessions are made; the value is not repeated."""
+    for _ in range(3):
+        assert Options.from_environment({variable: "secret"}) == Options()
+    (message,) = warned
+    assert f"{variable[:60]} is no setting; did you mean {meant}" in message
+    assert "secret" not in message
+
+
+def test_variables_that_mean_something_or_hold_nothing_are_not_logged(warned: list[str]) -> None:
+    """All that other modules read, empty ones, and those of others."""
+    ours = ("PLUGIN", "WEIGHTS", "YOLO_WEIGHTS", "CROP", "FLIP", "SOMETHING")
+    environment = {f"U2NET_HUMAN_{name}": "" for name in ours}
+    environment |= {"U2NET_HUMAN_WEIGHTS": "a.onnx", "U2NET_HUMAN_PLUGIN": "off", "U2NET_HOME": "/"}
+    Options.from_environment(environment)
+    assert warned == []
+
+
+def test_every_variable_that_is_read_somewhere_is_known() -> None:
+    """The names that the package's code mentions; a new one must be known to options.py."""
+    sources = Path(options.__file__).parent.rglob("*.py")
+    code = "\n".join(path.read_text("utf-8") for path in sources)
+    names = set(re.findall(r"U2NET_HUMAN_[A-Z_]*[A-Z]", code))
+    assert {"U2NET_HUMAN_WEIGHTS", "U2NET_HUMAN_YOLO_WEIGHTS", "U2NET_HUMAN_PLUGIN"} <= names
+    assert options.unknown_variables(dict.fromkeys(names, "x")) == []
+
+
+def test_unknown_keys_are_logged_once_and_not_for_ever(warned: list[str]) -> None:
+    """Not ours and not the host's: a warning each; a stranger's millions end at some point."""
+    for _ in range(2):
+        options.warn_of_unknown({"crop": 1, "alpha_matting": 1, "blur": 1}, {"alpha_matting"})
+    (message,) = warned
+    assert "'blur' is no option, and was ignored. The options: crop, persons, " in message
+    options.warn_of_unknown((f"{number}\n{'x' * 10**6}" for number in range(1000)), ())
+    assert len(warned) == len(options._warned) == 20
+    assert all(len(message) < 700 and "\n" not in message for message in warned)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "chooses"),
     [
         pytest.param(Options(), False, id="default"),
         pytest.param(Options(crop="self"), False, id="cropping alone keeps everyone"),
@@ -191,6 +270,6 @@ def test_a_wrong_environment_variable_is_named(variable: str, value: str) -> Non
         pytest.param(Options(min_person=0.1), True, id="a minimum size"),
     ],
 )
-def test_chooses_persons(options: Options, chooses: bool) -> None:
+def test_chooses_persons(chosen: Options, chooses: bool) -> None:
     """Only options about people make people vanish from a mask."""
-    assert options.chooses_persons is chooses
+    assert chosen.chooses_persons is chooses

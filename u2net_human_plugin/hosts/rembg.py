@@ -7,24 +7,24 @@ Our entry is added to these very objects, because others hold references to them
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # Of our own, only what is light: numpy and Pillow wait until there is a session.
 from u2net_human_plugin.errors import HostError, OptionError
-from u2net_human_plugin.weights import (
-    ENVIRONMENT_VARIABLE,
-    MODEL_NAME,
-    find_weights,
-    model_directory_files,
-)
+from u2net_human_plugin.weights import ENVIRONMENT_VARIABLE, MODEL_NAME, find_weights
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from u2net_human_plugin.options import Options
 
 CPU = "CPUExecutionProvider"
 
@@ -32,6 +32,9 @@ CPU = "CPUExecutionProvider"
 #: a remote caller's keywords, so these are refused rather than obeyed, and, since their
 #: owner wants something, refused rather than ignored.
 REFUSED = ("checkpoint", "ckpt", "detector", "model_path", "network", "weights")
+
+#: Keywords of every rembg session that are in none of its signatures.
+REMBGS_OWN = frozenset({"providers", "putalpha", "sess_opts"})
 
 
 def patch(module: ModuleType) -> None:
@@ -60,7 +63,7 @@ def patch(module: ModuleType) -> None:
         return
     if MODEL_NAME in names or MODEL_NAME in by_name:
         raise HostError(f"rembg already has a model named {MODEL_NAME}")
-    session = type("U2netHumanFtSession", (Session, base), {"__module__": __name__})
+    session = _session_class(base)
     additions: list[tuple[list[Any], Any]] = [
         (names, MODEL_NAME),
         (classes, session),
@@ -92,7 +95,8 @@ class Session:
             the fields of :class:`~u2net_human_plugin.options.Options`. Others are rembg's.
 
     Raises:
-        OptionError: a wrong value, a misspelt option, or a keyword that asks for a file.
+        OptionError: a wrong value, a misspelt option, or a keyword that asks for a file; see
+            :mod:`u2net_human_plugin.hosts.rembg_errors`.
         WeightsError: the weights are damaged or not a network of the right kind.
     """
 
@@ -102,13 +106,14 @@ class Session:
         from u2net_human_plugin.options import Options
         from u2net_human_plugin.segmenter import HumanSegmenter
 
-        _refuse_files(kwargs)
-        _check_session_options(sess_opts)
+        options = Options.from_environment()
         wanted = kwargs.get("providers", args[0] if args else None)
-        providers = default_providers() if wanted is None else _available(wanted)
+        with _told_to_the_caller():
+            options = _updated(options, kwargs)
+            _check_session_options(sess_opts)
+            providers = default_providers() if wanted is None else _available(wanted)
         self._network = load_onnx(find_weights(), providers, sess_opts)
         self.model_name = model_name
-        options = Options.from_environment().updated(kwargs)
         self._segmenter = HumanSegmenter(network=self._network, options=options)
         _warn_of_fallback(wanted or providers, self.inner_session.get_providers())
 
@@ -119,8 +124,9 @@ class Session:
 
     def predict(self, img: Image.Image, *_args: Any, **kwargs: Any) -> list[Image.Image]:
         """One mask, "L" and of the image's size. Options given here hold for this image."""
-        _refuse_files(kwargs)
-        return [self._segmenter.mask(img, self._segmenter.options.updated(kwargs))]
+        with _told_to_the_caller():
+            options = _updated(self._segmenter.options, kwargs)
+        return [self._segmenter.mask(img, options)]
 
     @classmethod
     def download_models(cls, *_args: Any, **_kwargs: Any) -> str:
@@ -136,17 +142,20 @@ class Session:
 
 
 def __getattr__(name: str) -> Any:
-    """The session class, which :func:`patch` makes, by its name: as pickle looks for it."""
+    """The session class by its name, as pickle looks for it and as an entry point would."""
     if name == "U2netHumanFtSession":
-        from rembg.sessions import sessions_class
+        from u2net_human_plugin import _startup
 
-        from u2net_human_plugin.hosts import register
+        if not _startup.switched_off():
+            from rembg.sessions.base import BaseSession
 
-        register()  # for a process whose start has not done it
-        for session in sessions_class:
-            if issubclass(session, Session):
-                return session
+            return _session_class(BaseSession)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.cache
+def _session_class(base: type) -> type:
+    return type("U2netHumanFtSession", (Session, base), {"__module__": __name__})
 
 
 def _member(module: ModuleType, name: str, kind: type, default: Any = None) -> Any:
@@ -157,14 +166,45 @@ def _member(module: ModuleType, name: str, kind: type, default: Any = None) -> A
     return value
 
 
-def _refuse_files(keywords: Mapping[str, Any]) -> None:
+@contextmanager
+def _told_to_the_caller() -> Iterator[None]:
+    """Around what a caller may have got wrong: no traceback in rembg's command, no status 500."""
+    try:
+        yield
+    except OptionError as error:
+        if "starlette.exceptions" not in sys.modules:
+            raise
+        try:
+            from u2net_human_plugin.hosts.rembg_errors import RembgOptionError
+        except ImportError:  # somebody's own server, without rembg's command line
+            raise error from None
+        raise RembgOptionError(str(error)) from None
+
+
+def _updated(options: Options, keywords: Mapping[str, Any]) -> Options:
+    """``options`` with what the keywords ask for; what means nothing to us or rembg is logged."""
+    from u2net_human_plugin.options import warn_of_unknown
+
     for name in REFUSED:
         if keywords.get(name) is not None:
             raise OptionError(
                 f"{name} cannot be given as a keyword, because rembg's server passes strangers' "
-                f"keywords on. Your own weights: set {ENVIRONMENT_VARIABLE} to their path, or "
-                f"put them at {model_directory_files()[0]}; your own detector: HumanSegmenter."
+                f"keywords on. Your own weights: set {ENVIRONMENT_VARIABLE} to their path; your "
+                "own detector: HumanSegmenter."
             )
+    # What remove() has a parameter for is its own affair, even if an option of ours is called
+    # so: rembg's commands hand each of their switches, given or not, to the session as well.
+    remove = getattr(sys.modules.get("rembg.bg"), "remove", None)
+    others = _parameters(remove) | REMBGS_OWN
+    ours = {name: value for name, value in keywords.items() if name not in others}
+    updated = options.updated(ours)
+    warn_of_unknown(ours, REFUSED)
+    return updated
+
+
+@functools.cache
+def _parameters(function: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters if function else ())
 
 
 def _check_session_options(given: Any) -> None:

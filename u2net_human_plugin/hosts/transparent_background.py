@@ -16,13 +16,14 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from u2net_human_plugin.device import available_device, network_for
 from u2net_human_plugin.errors import DataError, HostError, OptionError
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 #: The host's ways to shrink a picture for its own networks. Ours has its own way.
 RESIZES = ("static", "dynamic")
 
-_ORIENTATION = 0x0112
+_NO_PYMATTING = "pymatting cannot be imported: edges keep some of the background's colour."
 #: EXIF orientation → what turns the stored picture upright, and its mask back.
 _TURNS = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_LEFT_RIGHT),
@@ -167,7 +168,7 @@ def _array_matte(
 
 def _turns(picture: Image.Image) -> tuple[Image.Transpose, Image.Transpose] | None:
     try:
-        return _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+        return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - Pillow raises many kinds on damaged EXIF data
         return None
 
@@ -232,6 +233,20 @@ def _modes(module: ModuleType) -> str:
 
 
 def _foreground_estimator() -> Callable[..., Any] | None:
+    """What the host's ``rgba`` output asks for the colours under soft edges; None without it."""
+    if find_spec("pymatting") is not None:
+        return _estimate_foreground
+    log.warning(_NO_PYMATTING)
+    return None
+
+
+def _estimate_foreground(image: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> Any:
+    """Imports pymatting only now: in a new environment it compiles itself for half a minute."""
+    return _estimator()(image, alpha)
+
+
+@functools.cache
+def _estimator() -> Callable[..., Any]:
     """The one that the host would take: on a GPU if pymatting can, else on the CPU."""
     name = "estimate_foreground_ml"
     for place, function in (
@@ -242,5 +257,5 @@ def _foreground_estimator() -> Callable[..., Any] | None:
         with contextlib.suppress(ImportError):
             estimator: Callable[..., Any] = getattr(import_module(place), function)
             return estimator
-    log.warning("pymatting is not installed: edges keep some of the background's colour.")
-    return None
+    log.warning(_NO_PYMATTING)
+    return lambda image, _alpha: image
