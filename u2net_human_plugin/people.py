@@ -15,14 +15,7 @@ from PIL import Image, ImageChops
 from .boxes import Boxes, Size, area_xyxy, clip_xyxy, intersection_xyxy, joined_xyxy
 from .errors import PluginError
 from .options import Options
-from .regions import (
-    grow,
-    label_regions,
-    region_boxes_xyxy,
-    region_cells,
-    region_peaks,
-    region_runs,
-)
+from .regions import grow, label_regions, region_boxes_xyxy, region_peaks
 
 #: Alpha from which a cell of the network's coarse map counts as a person when locating:
 #: low, because a small figure gets faint answers, and the closer look decides.
@@ -74,11 +67,11 @@ def locate(
     Regions without an alpha of ``seen`` are left out, and so are those with less than
     ``min_share`` of the largest one's cells.
     """
-    runs = region_runs(alpha >= above)
-    cells = region_cells(runs)
-    is_seen = region_peaks(alpha, runs) >= seen
+    labels = label_regions(alpha >= above)
+    cells = np.bincount(labels.ravel())[1:]
+    is_seen = region_peaks(alpha, labels) >= seen
     enough = max(MIN_CELLS, min_share * cells[is_seen].max(initial=0))
-    boxes = region_boxes_xyxy(runs)[is_seen & (cells >= enough)]
+    boxes = region_boxes_xyxy(labels)[is_seen & (cells >= enough)]
     return _scaled_xyxy(boxes, alpha.shape, size_wh)
 
 
