@@ -31,29 +31,6 @@ def region_peaks(values: npt.NDArray[np.float32], labels: Labels) -> npt.NDArray
     return np.asarray(_ndimage().maximum(values, labels, numbers), np.float32)
 
 
-def without_weak_regions(
-    values: npt.NDArray[np.float32], low: float, high: float
-) -> npt.NDArray[np.float32]:
-    """Set to zero the regions of cells from ``low`` on that nowhere reach ``high``: (H,W).
-
-    The hysteresis thresholding of Canny's edge detector (1986), for a soft map: what
-    stays keeps its values. Returns ``values`` itself if nothing goes.
-    """
-    labels = label_regions(values >= low)
-    weak = np.append(False, region_peaks(values, labels) < high)
-    if not weak.any():
-        return values
-    return np.where(weak[labels], np.float32(0), values)
-
-
-def grow(values: npt.NDArray[np.int8], steps: int) -> npt.NDArray[np.int8]:
-    """Give zeros at most ``steps`` cells away the value that is nearest, along rows and columns."""
-    if not values.any():
-        return values
-    away, nearest = _ndimage().distance_transform_cdt(values == 0, "taxicab", return_indices=True)
-    return np.where(away <= steps, values[tuple(nearest)], np.int8(0))
-
-
 def _ndimage() -> Any:
     from scipy import ndimage
 
