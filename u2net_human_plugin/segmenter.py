@@ -18,6 +18,7 @@ from .choose import checked_boxes, choose, keep_only, people_in_mask
 from .closer import looked_closer
 from .doubt import bar_for, without_doubtful
 from .looks import Alpha, Looks
+from .matting import decontaminated, matted
 from .network import Network, load_onnx
 from .options import Options, refuse_unknown
 from .paste import paste
@@ -81,6 +82,8 @@ class HumanSegmenter:
         mask = _full_size(without_doubtful(whole, bar), rgb, options)
         for box, alpha in closer:
             paste(mask, _full_size(without_doubtful(alpha, bar), rgb.crop(box), options), box)
+        if options.refine == "matting":
+            mask = matted(mask, rgb)
         if options.chooses_persons:
             # Only now is it known who is somebody, and how large.
             boxes = people_in_mask(mask) if boxes is None else boxes
@@ -92,7 +95,20 @@ class HumanSegmenter:
         """Like :meth:`mask`, as float32 (H,W) in 0…1."""
         return np.asarray(self.mask(image, options), np.float32) / np.float32(255)
 
+    def cutout(
+        self, image: Picture, options: Options | None = None, *, decontaminate: bool = False
+    ) -> Image.Image:
+        """The people on nothing: "RGBA", with :meth:`mask` as alpha.
+
+        ``decontaminate`` takes the background's colour out of the edges' pixels, as rembg's
+        option of that name does, and as transparent-background always does.
+        """
+        mask, rgb = self.mask(image, options), to_rgb(image)
+        cutout = decontaminated(rgb, mask) if decontaminate else rgb.copy()
+        cutout.putalpha(mask)
+        return cutout
+
 
 def _full_size(alpha: Alpha, view: Image.Image, options: Options) -> Image.Image:
     mask = enlarge(alpha, view.size)
-    return sharpen(mask, view) if options.refine == "on" else mask
+    return sharpen(mask, view) if options.refine != "off" else mask
