@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ def test_a_one_folder_application_has_the_model(tmp_path: Path) -> None:
     done = subprocess.run(
         [tmp_path / "dist" / "app" / "app"],
         cwd=tmp_path,
+        # Compiling what rembg imports, which a frozen application cannot cache, takes minutes.
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         text=True,
         check=False,
