@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Boxes = npt.NDArray[np.float32]
 Size = tuple[int, int]
+#: One box in whole pixels: left, top, right, bottom, the last two exclusive.
+Box = tuple[int, int, int, int]
 
 
 def area_xyxy(boxes_xyxy: Boxes) -> npt.NDArray[np.float32]:

@@ -23,6 +23,7 @@ from .errors import OptionError
 
 Crop = Literal["off", "self", "yolo"]
 Persons = Literal["all", "largest", "center"]
+Refine = Literal["on", "off", "matting"]
 Switch = Literal["on", "off"]
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ _ACCEPTED = {
     "persons": '"all", "largest" or "center"',
     "max_persons": "a whole number from 1",
     "min_person": "a share of the picture, from 0 up to but not including 1",
-    "refine": '"on" or "off"',
+    "refine": '"on", "off" or "matting"',
     "flip": '"on" or "off"',
 }
 
@@ -74,8 +75,9 @@ class Options:
     max_persons: int | None = None
     #: Drop people whose box covers less than this share of the picture's area.
     min_person: float = 0.0
-    #: "on" sharpens the mask's edge with the photo's own at full resolution.
-    refine: Switch = "on"
+    #: "on" sharpens the mask's edge with the photo's own at full resolution; "matting" then
+    #: estimates alpha along it by closed-form matting, the best for hair, in seconds.
+    refine: Refine = "on"
     #: "on" also looks at the mirrored picture and takes the mean of both answers, in twice
     #: the time.
     flip: Switch = "off"
@@ -226,6 +228,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "persons": _is_one_of(Persons),
     "max_persons": lambda value: _is_number(value) and isinstance(value, int) and value >= 1,
     "min_person": lambda value: _is_number(value) and 0 <= value < 1,
-    "refine": _is_one_of(Switch),
+    "refine": _is_one_of(Refine),
     "flip": _is_one_of(Switch),
 }

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .errors import DataError
+
 #: Side of the square the network sees, in pixels, unless its file fixes another (the
 #: official ONNX files: 320). Wants to be a multiple of 32.
 SIZE = 448
@@ -20,18 +22,25 @@ REMBG_SIZE = 320
 #: Per-channel mean and standard deviation (RGB, of values in 0…1).
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
+#: What masks are made from: a Pillow image of any mode, or a uint8 array (H,W), (H,W,3) or
+#: (H,W,4). EXIF orientation is not applied.
+Picture = Image.Image | npt.NDArray[np.uint8]
 #: Pixels of a deep image that are converted at a time.
 _BAND = 1 << 20
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return ``image`` as 8-bit RGB, whatever its mode; the size stays the same.
+def to_rgb(picture: Picture) -> Image.Image:
+    """Return a picture as 8-bit RGB, whatever its mode; the size stays the same.
 
     16-bit, 32-bit integer and float greys are scaled by their own type's range (or, for
     floats beyond 0…1, by their own maximum), where Pillow's conversion would clip them to white.
     Transparency is dropped: colours under transparent pixels are kept as stored, which is
     what rembg's own sessions see.
+
+    Raises:
+        DataError: no picture, or one without pixels.
     """
+    image = _checked(picture)
     if image.mode == "RGB":
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -73,6 +82,23 @@ def normalize(rgb: npt.NDArray[np.uint8], brightest: int | None = None) -> npt.N
     planes -= MEAN[:, None, None]
     planes /= STD[:, None, None]
     return planes
+
+
+def _checked(picture: Picture) -> Image.Image:
+    if isinstance(picture, np.ndarray):
+        shape, dtype = picture.shape, picture.dtype
+        try:
+            picture = Image.fromarray(picture)
+        except (IndexError, TypeError, ValueError):
+            raise DataError(
+                f"an array {shape} of {dtype}: expected uint8 in the shape (height, width, 3), "
+                "with colours in the order red, green, blue."
+            ) from None
+    if not isinstance(picture, Image.Image):
+        raise DataError(f"a {type(picture).__name__}: expected a Pillow image or a uint8 array.")
+    if 0 in picture.size:
+        raise DataError(f"a picture of {picture.width} x {picture.height} pixels: nothing to see.")
+    return picture
 
 
 def _grey(deep: Image.Image) -> Image.Image:

@@ -71,10 +71,11 @@ def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
             np.asarray(plane.resize(size, Image.Resampling.BILINEAR, box=exact)) for plane in fitted
         )
         colours = np.asarray(image.crop((left, top, right, bottom)))
+        sharp = sharp + np.float32(0.5)
         for channel, slope in enumerate(slopes):
-            sharp = sharp + slope * colours[..., channel]
-        piece = Image.fromarray(sharp.clip(0, 255).round().astype(np.uint8))
-        result.paste(piece.point(_ALPHA_OF_STEP), (left, top))
+            sharp += slope * colours[..., channel]
+        piece = _ALPHA_TABLE[sharp.clip(0, 255).astype(np.uint8)]
+        result.paste(Image.fromarray(piece), (left, top))
     return result
 
 
@@ -107,39 +108,36 @@ def _window_mean(planes: Array) -> Array:
 
     Beyond the border the outermost cells go on.
     """
-    for axis in (1, 2):
-        length = planes.shape[axis]
-        around = [(RADIUS, RADIUS) if side == axis else (0, 0) for side in range(3)]
-        padded = np.pad(planes, around, mode="edge")
-        parts = (
-            padded.take(range(shift, shift + length), axis=axis) for shift in range(2 * RADIUS + 1)
-        )
-        planes = np.add.reduce(list(parts)) / np.float32(2 * RADIUS + 1)
-    return planes
+    from scipy import ndimage
+
+    size = 2 * RADIUS + 1
+    means: Array = ndimage.uniform_filter(planes, (1, size, size), mode="nearest")
+    return means
 
 
 def _edge_pieces(mask: npt.NDArray[np.uint8]) -> list[tuple[int, int, int, int]]:
-    """Squares of the grid that hold or touch an edge: left, top, right, bottom in cells."""
-    unsure = Image.fromarray(((mask > 2) & (mask < 253)).astype(np.uint8))
+    """Rectangles of the grid that hold or touch an edge: left, top, right, bottom in cells.
+
+    Squares beside each other are one rectangle, as far as rows go.
+    """
+    from scipy import ndimage
+
+    unsure = (mask > 2) & (mask < 253)
+    near = ndimage.maximum_filter(unsure, 4 * RADIUS + 1)
     height, width = mask.shape
     pieces = []
     for top in range(0, height, _PIECE):
-        for left in range(0, width, _PIECE):
-            right, bottom = min(left + _PIECE, width), min(top + _PIECE, height)
-            reach = 2 * RADIUS
-            around = (
-                max(0, left - reach),
-                max(0, top - reach),
-                min(width, right + reach),
-                min(height, bottom + reach),
-            )
-            if unsure.crop(around).getbbox():
-                pieces.append((left, top, right, bottom))
+        bottom = min(top + _PIECE, height)
+        columns = np.add.reduceat(near[top:bottom].any(axis=0), range(0, width, _PIECE)) > 0
+        ends = np.flatnonzero(np.diff(np.pad(columns.astype(np.int8), 1)))
+        for left, right in ends.reshape(-1, 2).tolist():
+            pieces.append((left * _PIECE, top, min(right * _PIECE, width), bottom))
     return pieces
 
 
 _STEPS = (np.arange(256) - 127.5) * (_LOGIT_LIMIT / 127.5)
 _ALPHA_OF_STEP: list[int] = (255 / (1 + np.exp(-_STEPS))).round().astype(int).tolist()
+_ALPHA_TABLE = np.array(_ALPHA_OF_STEP, np.uint8)  # Pillow's point() takes a list anew each time
 _LOGITS = np.log(np.arange(1, 255) / np.arange(254, 0, -1))
 _STEP_OF_ALPHA: list[int] = [
     0,

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from u2net_human_plugin import people
+from u2net_human_plugin import choose, doubt, people
 from u2net_human_plugin.boxes import Boxes, intersection_xyxy, joined_xyxy
 from u2net_human_plugin.errors import PluginError
 from u2net_human_plugin.options import Options
-from u2net_human_plugin.regions import (
-    grow,
-    label_regions,
-    region_boxes_xyxy,
-    region_runs,
-    without_weak_regions,
-)
+from u2net_human_plugin.regions import label_regions, region_boxes_xyxy
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> Boxes:
@@ -53,9 +46,7 @@ def test_label_regions(mask: np.ndarray, count: int, expected: list[tuple[int, .
     labels = label_regions(mask)
     assert labels.max(initial=0) == count
     assert ((labels > 0) == mask).all()
-    assert region_boxes_xyxy(region_runs(mask)).tolist() == [
-        list(map(float, box)) for box in expected
-    ]
+    assert region_boxes_xyxy(labels).tolist() == [list(map(float, box)) for box in expected]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 24), st.integers(1, 24), st.floats(0, 1))
@@ -72,19 +63,33 @@ def test_label_regions_on_noise(seed: int, height: int, width: int, share: float
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 24), st.integers(1, 24), st.floats(0, 1))
-def test_weak_regions_vanish_and_nothing_else(
-    seed: int, height: int, width: int, low: float
+def test_doubtful_regions_vanish_and_nothing_else(
+    seed: int, height: int, width: int, bar: float
 ) -> None:
-    """Each cell stays or goes with the highest one of its region; below ``low`` all stay."""
-    values = np.random.default_rng(seed).random((height, width), np.float32)
+    """Each cell stays or goes with the highest one of its region; what is below haze stays."""
+    values = np.random.default_rng(seed).random((height, width), np.float32) ** 9
     before = values.copy()
-    labels = label_regions(values >= low)
+    labels = label_regions(values >= doubt.HAZE)
     expected = values.copy()
     for region in range(1, labels.max(initial=0) + 1):
-        if values[labels == region].max() < 0.9:
+        if values[labels == region].max() < bar:
             expected[labels == region] = 0
-    assert (without_weak_regions(values, low, 0.9) == expected).all()
+    assert (doubt.without_doubtful(values, bar) == expected).all()
     assert (values == before).all()
+
+
+@pytest.mark.parametrize(
+    ("surest", "bar"),
+    [
+        pytest.param(1.0, doubt.SURE, id="somebody is surely there"),
+        pytest.param(0.8, 0.8, id="the surest stays"),
+        pytest.param(0.3, doubt.FLOOR, id="nobody"),
+    ],
+)
+def test_the_bar_is_relative_to_the_surest(surest: float, bar: float) -> None:
+    """What is doubtful goes only beside what is surer, or below the floor."""
+    maps = [np.full((2, 2), alpha, np.float32) for alpha in (0.1, surest, 0.2)]
+    assert doubt.bar_for(maps) == pytest.approx(bar)
 
 
 def flood(reached: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -99,13 +104,6 @@ def flood(reached: np.ndarray, mask: np.ndarray) -> np.ndarray:
         if (larger == reached).all():
             return reached
         reached = larger
-
-
-def test_grow_spreads_both_signs_and_keeps_their_ground() -> None:
-    """A value takes the zeros around it, never a cell that another value holds."""
-    values = np.array([[1, 0, 0, 0, 0, 0, -1]], np.int8)
-    assert grow(values, 2).tolist() == [[1, 1, 1, 0, -1, -1, -1]]
-    assert grow(values, 9).tolist() == [[1, 1, 1, 1, -1, -1, -1]]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +164,7 @@ def test_a_row_of_small_people_is_looked_at_closer() -> None:
     assert 2 <= len(crops) <= people.MAX_CROPS
     for left, top, right, bottom in row.tolist():
         assert any(c[0] < left and c[1] < top and c[2] > right and c[3] > bottom for c in crops)
-    assert all(crop[2] - crop[0] < people.CLOSER_BELOW * 400 for crop in crops)
+    assert all(crop[2] - crop[0] < people.SMALL * 400 for crop in crops)
 
 
 PEOPLE = boxes(
@@ -195,29 +193,28 @@ PEOPLE = boxes(
 )
 def test_choose(options: Options, kept: list[int]) -> None:
     """Who stays, in a picture of 100 x 100 pixels."""
-    assert np.flatnonzero(people.choose(PEOPLE, options, (100, 100))).tolist() == kept
+    assert np.flatnonzero(choose.choose(PEOPLE, options, (100, 100))).tolist() == kept
 
 
 def test_choose_from_nobody() -> None:
     """No boxes, nobody kept, whatever is asked."""
     for persons in ("all", "largest", "center"):
-        assert people.choose(boxes(), Options(persons=persons), (9, 9)).tolist() == []
+        assert choose.choose(boxes(), Options(persons=persons), (9, 9)).tolist() == []
 
 
 def test_center_prefers_a_large_person_beside_the_centre_to_a_passer_by_behind() -> None:
     """Distance counts in units of the person's own size."""
     pair = boxes((40, 10, 80, 95), (44, 30, 48, 40))
-    kept = people.choose(pair, Options(persons="center"), (100, 100))
+    kept = choose.choose(pair, Options(persons="center"), (100, 100))
     assert kept.tolist() == [True, False]
 
 
 def test_locate_finds_each_region_and_scales_it_to_the_picture() -> None:
-    """Boxes of a 4:1 map, in the picture's pixels; specks are not people."""
+    """Boxes of a 4:1 map, in the picture's pixels."""
     alpha = np.zeros((20, 10), np.float32)
     alpha[2:8, 1:3] = 1.0
     alpha[10:20, 6:10] = 0.6
-    alpha[0, 9] = 1.0
-    alpha[5:9, 6:9] = people.LOCATE_ABOVE - 0.02
+    alpha[5:9, 6:9] = doubt.HAZE - 0.02
     found = people.locate(alpha, (100, 400))
     assert found.tolist() == [[10, 40, 30, 160], [60, 200, 100, 400]]
 
@@ -225,24 +222,30 @@ def test_locate_finds_each_region_and_scales_it_to_the_picture() -> None:
 def test_locate_takes_what_is_faint_only_around_what_is_seen() -> None:
     """A faint region is nobody; around a cell that is clearly seen it belongs to the box."""
     alpha = np.zeros((20, 20), np.float32)
-    alpha[2:8, 2:8] = alpha[12:18, 10:16] = people.LOCATE_ABOVE + 0.02
-    alpha[4, 4] = people.SEEN_ABOVE + 0.01
-    alpha[14, 12] = people.SEEN_ABOVE - 0.01
+    alpha[2:8, 2:8] = alpha[12:18, 10:16] = doubt.HAZE + 0.02
+    alpha[4, 4] = doubt.FLOOR + 0.01
+    alpha[14, 12] = doubt.FLOOR - 0.01
     assert people.locate(alpha, (20, 20)).tolist() == [[2, 2, 8, 8]]
 
 
-def test_locate_can_ask_for_more() -> None:
-    """In a part of the picture only what is surely somebody counts."""
-    alpha = np.zeros((20, 20), np.float32)
-    alpha[2:8, 2:8], alpha[12:18, 10:16] = people.SEEN_ABOVE + 0.01, people.SURE_ABOVE + 0.01
-    sure = people.locate(alpha, (20, 20), seen=people.SURE_ABOVE)
-    assert sure.tolist() == [[10, 12, 16, 18]]
+def test_whom_several_parts_show_is_overlooked_once() -> None:
+    """In parts only what is surely somebody counts, and nobody who is known already."""
+    parts = people.parts_xyxy((200, 100))
+    (left, top, right, bottom), *_ = parts
+    assert (left, top, right, bottom) == (0, 0, 120, 60)
+    alphas = [np.zeros((100, 100), np.float32) for _ in parts]
+    alphas[0][60:80, 75:85] = 0.99  # 90 … 102 across, 36 … 48 down
+    alphas[1][60:80, 8:18] = 0.99  # the same one, seen from the right
+    alphas[0][10:20, 10:20] = 0.9  # doubtful
+    alphas[2][10:20, 10:20] = 0.99  # at 12 … 24, 46 … 52: known
+    found = people.overlooked_xyxy(parts, alphas, boxes((10, 45, 30, 60)))
+    assert found.round().tolist() == [[90, 36, 102, 48]]
 
 
 def test_parts_hold_the_whole_picture_and_overlap() -> None:
     """Every pixel is in a part, the middle ones in all four, and none lies outside."""
     seen = np.zeros((301, 200), int)
-    for left, top, right, bottom in people.parts_xyxy(boxes((10, 10, 60, 100)), (200, 301)):
+    for left, top, right, bottom in people.parts_xyxy((200, 301)):
         assert 0 <= left < right <= 200
         assert 0 <= top < bottom <= 301
         seen[top:bottom, left:right] += 1
@@ -250,13 +253,11 @@ def test_parts_hold_the_whole_picture_and_overlap() -> None:
     assert (seen[130:170, 85:115] == 4).all()
 
 
-def test_nobody_is_sought_beside_somebody_large_or_in_a_thumbnail() -> None:
-    """Such pictures cost one look."""
-    large = boxes((10, 10, 60, 40), (20, 100, 80, 260))
-    assert people.parts_xyxy(large[:1], (200, 300))
-    assert people.parts_xyxy(large, (200, 300)) == []
-    assert people.parts_xyxy(large[:0], (200, 300))
-    assert people.parts_xyxy(large[:0], (100, 300)) == []
+def test_somebody_large_in_either_direction() -> None:
+    """From SMALL of a side on; nobody is not large."""
+    assert people.large(boxes((10, 10, 60, 40), (20, 100, 80, 290)), (200, 300))
+    assert not people.large(boxes((10, 10, 60, 40)), (200, 300))
+    assert not people.large(boxes(), (200, 300))
 
 
 @pytest.mark.parametrize(
@@ -274,14 +275,14 @@ def test_nobody_is_sought_beside_somebody_large_or_in_a_thumbnail() -> None:
 def test_a_detector_that_returns_something_else_is_told_so(found: object) -> None:
     """The error says what was expected and what came."""
     with pytest.raises(PluginError, match="must return \\(boxes, scores\\)"):
-        people.checked_boxes(found, (10, 10))
+        choose.checked_boxes(found, (10, 10))
 
 
 def test_checked_boxes_clips_and_drops_empty_boxes() -> None:
     """Boxes beyond the picture are cut to it; those with nothing left are gone."""
     found = ([[-5, 2, 20, 8], [12, 0, 15, 3], [4, 4, 4, 9], [7, 7, 3, 3]], [0.9, 0.8, 0.7, 0.6])
-    assert people.checked_boxes(found, (10, 10)).tolist() == [[0, 2, 10, 8]]
-    assert people.checked_boxes(([], []), (10, 10)).shape == (0, 4)
+    assert choose.checked_boxes(found, (10, 10)).tolist() == [[0, 2, 10, 8]]
+    assert choose.checked_boxes(([], []), (10, 10)).shape == (0, 4)
 
 
 def test_what_touches_a_person_in_the_coarse_map_extends_the_box() -> None:
@@ -337,65 +338,3 @@ def test_a_crowd_is_looked_at_in_a_bounded_number_of_crops() -> None:
     crowd = boxes(*[(x, y, x + 4, y + 9) for x in range(0, 4000, 400) for y in range(0, 3000, 300)])
     crops = people.crops_xyxy(crowd, (4000, 3000))
     assert len(crops) <= people.MAX_CROPS
-
-
-def two_people() -> Image.Image:
-    mask = np.zeros((100, 200), np.uint8)
-    mask[20:90, 20:60] = 255
-    mask[20:90, 120:160] = 255
-    return Image.fromarray(mask)
-
-
-LEFT, RIGHT = boxes((20, 20, 60, 90)), boxes((120, 20, 160, 90))
-
-
-def test_keep_only_removes_the_other_person_and_leaves_the_kept_one_untouched() -> None:
-    """Separate people: one vanishes altogether, the other keeps every pixel."""
-    kept = np.asarray(people.keep_only(two_people(), LEFT, RIGHT))
-    before = np.asarray(two_people())
-    assert (kept[:, :100] == before[:, :100]).all()
-    assert kept[:, 100:].max() == 0
-
-
-def test_keep_only_removes_a_separate_person_whose_box_overlaps_the_kept_one() -> None:
-    """Inside the kept person's wide box, the other one still vanishes."""
-    wide = boxes((20, 20, 130, 90))
-    kept = np.asarray(people.keep_only(two_people(), wide, RIGHT))
-    assert kept[50, 40] == 255
-    assert kept[:, 118:].max() == 0
-
-
-def test_keep_only_splits_people_who_touch_between_their_boxes() -> None:
-    """What lies in the dropped person's box alone goes; what both boxes hold stays."""
-    mask = np.zeros((100, 200), np.uint8)
-    mask[20:90, 20:160] = 255
-    kept = np.asarray(
-        people.keep_only(Image.fromarray(mask), boxes((20, 20, 95, 90)), boxes((85, 20, 160, 90)))
-    )
-    assert kept[30:80, 20:94].min() == 255
-    assert kept[:, 97:].max() == 0
-
-
-def test_keep_only_keeps_what_a_kept_person_holds_outside_the_box() -> None:
-    """A connected object beyond the box and a detached part inside it stay."""
-    mask = np.array(two_people())
-    mask[85:90, 60:110] = 255  # held, far beyond the box
-    mask[10:16, 30:50] = 255  # a hat above a gap
-    kept = np.asarray(people.keep_only(Image.fromarray(mask), boxes((20, 12, 60, 90)), RIGHT))
-    assert kept[85:90, 60:110].min() == 255
-    assert kept[10:16, 30:50].min() == 255
-
-
-def test_keep_only_with_nobody_kept_or_found_empties_the_mask() -> None:
-    """Nobody to keep leaves nothing, with and without someone to drop."""
-    everyone = np.concatenate((LEFT, RIGHT))
-    assert people.keep_only(two_people(), boxes(), everyone).getextrema() == (0, 0)
-    assert people.keep_only(two_people(), boxes(), boxes()).getextrema() == (0, 0)
-
-
-def test_keep_only_keeps_soft_edges() -> None:
-    """Faint hair around a kept person is not cut at the half-way line."""
-    mask = np.array(two_people())
-    mask[20:90, 60:63] = 40
-    kept = np.asarray(people.keep_only(Image.fromarray(mask), LEFT, RIGHT))
-    assert kept[50, 60:63].tolist() == [40, 40, 40]

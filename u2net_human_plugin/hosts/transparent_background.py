@@ -29,8 +29,8 @@ from u2net_human_plugin.device import available_device, network_for
 from u2net_human_plugin.errors import DataError, HostError, OptionError
 from u2net_human_plugin.hosts import transparent_background_command as command
 from u2net_human_plugin.options import Options, refuse_unknown
-from u2net_human_plugin.preprocess import to_rgb
-from u2net_human_plugin.segmenter import HumanSegmenter, Picture
+from u2net_human_plugin.preprocess import Picture, to_rgb
+from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.weights import MODEL_NAME
 
 if TYPE_CHECKING:

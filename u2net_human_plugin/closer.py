@@ -1,0 +1,52 @@
+"""Closer looks: where the network looks again, and what becomes of its answers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import people
+from .boxes import Box, Boxes, Size
+from .choose import choose
+from .doubt import SURE
+from .looks import Alpha, Looks, combined
+from .options import Options
+
+
+def looked_closer(
+    first: Alpha, look: Looks, size_wh: Size, detected: Boxes | None, options: Options
+) -> list[tuple[Box, Alpha]]:
+    """The first look at the whole and, to be pasted over it, closer ones.
+
+    Whoever is small in the picture is looked at closer. If the first look is sure of nobody,
+    somebody may be too near: a look from further away then takes its place. If nobody is large,
+    people whom it overlooks are sought in parts of the picture.
+
+    Args:
+        first: what :meth:`Looks.at_whole` found.
+        look: looks at the picture.
+        size_wh: its size.
+        detected: boxes (N,4) xyxy of a detector, if one was asked.
+        options: which people are wanted; of the others, a detector's need no closer look.
+    """
+    whole = (0, 0, *size_wh)
+    if first.max() < SURE:
+        afar = look.from_afar(people.MARGIN)
+        if people.large(people.locate(afar, size_wh, seen=SURE), size_wh):
+            return [(whole, afar)]
+    regions = people.locate(first, size_wh)
+    if not people.large(regions, size_wh):
+        parts = people.parts_xyxy(size_wh)
+        overlooked = people.overlooked_xyxy(parts, look.at(parts), regions)
+        regions = np.concatenate((regions, overlooked))
+    places = regions
+    if detected is not None:
+        kept = choose(detected, options, size_wh)
+        places = people.extended_xyxy(detected[kept], regions)
+        if not options.chooses_persons:
+            places = np.concatenate((places, people.apart_xyxy(regions, detected)))
+    crops = people.crops_xyxy(places, size_wh)
+    closer = zip(crops, look.at(crops), strict=True)
+    return [
+        (whole, first),
+        *((box, combined(alpha, first, box, size_wh, SURE)) for box, alpha in closer),
+    ]

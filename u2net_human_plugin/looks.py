@@ -1,0 +1,100 @@
+"""What the network says of a picture and of parts of it, and how several answers become one.
+
+Alpha maps are float32 (h,w) in 0…1, in a size of the network's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .boxes import Box, Size
+from .errors import WeightsError
+from .network import Network
+from .preprocess import SIZE, brightest_value, normalize, reduced
+
+Alpha = npt.NDArray[np.float32]
+
+#: Logits beyond this are as good as certain.
+_LOGIT_LIMIT = np.float32(12)
+
+
+class Looks:
+    """A network's looks at one RGB picture, all in the light of the whole picture.
+
+    Args:
+        network: what is asked.
+        rgb: the picture, mode "RGB".
+        mirrored: ask about the mirrored views as well and take the mean, in twice the time.
+    """
+
+    def __init__(self, network: Network, rgb: Image.Image, mirrored: bool = False) -> None:
+        self._network, self._rgb, self._mirrored = network, rgb, mirrored
+        self._size = network.size or SIZE
+        self._whole = reduced(rgb, self._size)
+        # The brightest of the full-size pixels may be one in a million, which no look sees.
+        self._brightest = brightest_value(self._whole)
+
+    def at_whole(self) -> Alpha:
+        """The first look, at the whole picture."""
+        whole: Alpha = self._alphas([self._whole])[0]
+        return whole
+
+    def from_afar(self, margin: float) -> Alpha:
+        """The whole picture again, smaller: its border goes on for ``margin`` of its sides.
+
+        A face that the frame cuts on all sides is hard to recognise; with ground around it is not.
+        """
+        beyond = round(self._size * margin / (1 + 2 * margin))
+        inner = reduced(self._rgb, self._size - 2 * beyond)
+        around = ((beyond, beyond), (beyond, beyond), (0, 0))
+        alpha: Alpha = self._alphas([np.pad(inner, around, mode="edge")])[0]
+        cut = [round(side * beyond / self._size) for side in alpha.shape]
+        return alpha[cut[0] : alpha.shape[0] - cut[0], cut[1] : alpha.shape[1] - cut[1]]
+
+    def at(self, boxes: Iterable[Box]) -> list[Alpha]:
+        """Looks at parts of the picture, in one batch."""
+        return list(self._alphas([reduced(self._rgb.crop(box), self._size) for box in boxes]))
+
+    def _alphas(self, views: Sequence[npt.NDArray[np.uint8]]) -> Alpha:
+        if not views:
+            return np.empty((0, 1, 1), np.float32)
+        batch = np.stack([normalize(view, self._brightest) for view in views])
+        if not self._mirrored:
+            return self._answers(batch)
+        both = self._answers(np.concatenate((batch, batch[..., ::-1])))
+        return (both[: len(batch)] + both[len(batch) :, :, ::-1]) / np.float32(2)
+
+    def _answers(self, batch: npt.NDArray[np.float32]) -> Alpha:
+        alphas = self._network(batch)
+        # The tolerance is for half precision. Anything compared with NaN is False.
+        if not ((alphas > -0.01) & (alphas < 1.01)).all():
+            raise WeightsError(
+                f"The network answers with values from {alphas.min():.3g} to {alphas.max():.3g} "
+                "instead of 0 to 1: its weights are damaged, or lack the sigmoid at the end."
+            )
+        return alphas
+
+
+def combined(closer: Alpha, first: Alpha, box: Box, size_wh: Size, sure: float) -> Alpha:
+    """A closer look at ``box`` and the first one at the whole picture, as one: like ``closer``.
+
+    The closer look, which sees more, decides, except where the first one was surer than
+    ``sure``: whoever was surely there stays. Of the first look's logits, twice the excess over
+    that of ``sure`` counts, so that what it was less sure of leaves no haze.
+    """
+    across, down = first.shape[1] / size_wh[0], first.shape[0] / size_wh[1]
+    part = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    excess = Image.fromarray(2 * (_logit(first) - _logit(np.array(sure, np.float32))))
+    there = np.asarray(excess.resize(closer.shape[::-1], Image.Resampling.BILINEAR, part))
+    alpha: Alpha = np.maximum(closer, 1 / (1 + np.exp(-there)))
+    return alpha
+
+
+def _logit(alpha: Alpha) -> Alpha:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logit: Alpha = np.log(alpha.clip(0, 1) / (1 - alpha.clip(0, 1)))
+    return logit.clip(-_LOGIT_LIMIT, _LOGIT_LIMIT)
