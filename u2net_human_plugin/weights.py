@@ -86,7 +86,11 @@ def bundled() -> WeightsFile:
 
 
 def provenance() -> dict[str, Any]:
-    """How the bundled files were made: checksums, data, command and measured results."""
+    """The bundled file's checksum, and in a word what it is.
+
+    How it was made, and what was measured, is in ``model_cards/provenance.json`` of the
+    repository.
+    """
     content: dict[str, Any] = json.loads((_BUNDLED / f"{MODEL_NAME}.json").read_text("utf-8"))
     return content
 

@@ -28,6 +28,7 @@ from ..evaluation.evaluate import Settings
 from ..evaluation.report import METRICS, TRUSTED, crop_table, share_line, slice_table, tables
 from ..files import write_text
 from .example_pictures import hard_cases, options_shown
+from .export import PROVENANCE
 
 CARD = Path("model_cards/u2net_human_ft.md")
 _RESULTS = Path("results")
@@ -49,8 +50,8 @@ def card(
     if before and not check:
         save_sheet(hard_cases(before), folder / CARD.parent / "examples.jpg")
         save_sheet(options_shown(), folder / CARD.parent / "options.jpg")
-    provenance = weights.provenance()
-    checksum = provenance["sha256"]["onnx"]
+    checksum = weights.provenance()["sha256"]["onnx"]
+    provenance = read_provenance(folder, checksum)
     reports = read_reports(folder, checksum)
     crops = read_reports(folder, checksum, _CROP_RESULTS)
     readme = (folder / "README.md").read_text("utf-8")
@@ -74,6 +75,26 @@ def card(
     for path in outdated:
         write_text(path, texts[path])
         print(path)
+
+
+def read_provenance(folder: Path, onnx_sha256: str) -> dict[str, Any]:
+    """How the bundled weights were made, as `export --bundle` wrote it.
+
+    Raises:
+        DataError: it tells of other weights than the bundled ones, or is none.
+    """
+    path = folder / PROVENANCE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        found = content["sha256"]["onnx"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not what `export --bundle` writes ({error!r}).") from None
+    if found != onnx_sha256:
+        raise DataError(
+            f"{path}: tells of weights with SHA-256 {found}, but the bundled ones have "
+            f"{onnx_sha256}; run `python -m finetune export --bundle` again."
+        )
+    return content
 
 
 def read_reports(folder: Path, onnx_sha256: str, results: Path = _RESULTS) -> list[dict[str, Any]]:
@@ -224,8 +245,8 @@ def training_runs(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
         if record is None:
             return
         collect(record.get("started_from"))
-        for mixed in record.get("interpolated", ()):
-            collect(mixed.get("training"))
+        for other in (*record.get("interpolated", ()), *record.get("ensemble_of", ())):
+            collect(other.get("training"))
         if "arguments" in record:
             # One run may have led here by several ways: once on, once mixed in.
             key = [record.get(name) for name in ("arguments", "commit", "step", "seconds")]

@@ -9,8 +9,10 @@ transparent-background look first.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,11 +24,16 @@ from u2net_human_plugin import weights
 from u2net_human_plugin.errors import PluginError, WeightsError
 
 from ..evaluation.evaluate import Settings, choose_rows, make_report, measure
+from ..files import file_sha256, write_text
 from ..predictors import load_predictor
 from . import weight_set
 from .regressions import objections
 
 NAME = weights.MODEL_NAME
+
+
+#: How the bundled weights were made, and what was measured, below the checkout's root.
+PROVENANCE = Path("model_cards/provenance.json")
 
 
 class WorseError(PluginError):
@@ -70,7 +77,12 @@ def export(
             settings = Settings(manifest, split, consistency=0, limit=limit, workers=workers)
             before = replaces or _present(folder)
             record["gate"] = compare(files["onnx"], before, settings, force)
-        description = weight_set.install(folder, NAME, files, portable(record))
+        record = portable(record)
+        if bundle:  # users read a checksum; the story stays in the repository
+            story = Path(u2net_human_plugin.__file__).parents[1] / PROVENANCE
+            write_text(story, json.dumps({**record, "sha256": _checksums(files)}, indent=1) + "\n")
+            record = {key: record[key] for key in ("name", "variant", "made_from", "version")}
+        description = weight_set.install(folder, NAME, files, record)
     print(f"{description.with_suffix('.onnx')}\n{description}")
 
 
@@ -132,6 +144,10 @@ def compare(onnx: Path, before: str, settings: Settings, force: bool) -> dict[st
             "anyway):\n" + "\n".join(f"  {reason}" for reason in found)
         )
     return {**report, "objections": found, "forced": bool(found)}
+
+
+def _checksums(files: Mapping[str, Path]) -> dict[str, str]:
+    return {suffix: file_sha256(path) for suffix, path in files.items()}
 
 
 def portable(value: Any) -> Any:
