@@ -14,10 +14,10 @@ from .regions import label_regions, region_peaks
 HAZE = 0.03
 #: A region with a cell of this alpha is a person, whatever else there is; whom the first look
 #: sees that surely stays. Higher, and people in bad light are lost; lower, and things stay.
-SURE = 0.95
+SURE = 0.99
 #: If nobody is that sure, who is as sure as the surest, but not below this. Lower, and empty
 #: scenes are not left empty; higher, and strong compression makes people vanish.
-FLOOR = 0.5
+FLOOR = 0.95
 
 
 def bar_for(alphas: Iterable[Alpha]) -> float:
