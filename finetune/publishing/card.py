@@ -21,6 +21,7 @@ import typer
 
 from u2net_human_plugin import weights
 from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.onnx_reader import read_graph
 from u2net_human_plugin.preprocess import SIZE
 
 from ..evaluation.contact_sheet import save_sheet
@@ -152,7 +153,7 @@ def render_card(
         data,
         template_path=str(parts / "u2net_human_ft.md.jinja"),
         provenance=provenance,
-        size=SIZE,
+        size=read_graph(weights.bundled().read()).input_shape[2] or SIZE,
         runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
         reports=[
             {

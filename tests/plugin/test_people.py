@@ -82,7 +82,7 @@ def test_doubtful_regions_vanish_and_nothing_else(
     ("surest", "bar"),
     [
         pytest.param(1.0, doubt.SURE, id="somebody is surely there"),
-        pytest.param(0.8, 0.8, id="the surest stays"),
+        pytest.param(0.97, 0.97, id="the surest stays"),
         pytest.param(0.3, doubt.FLOOR, id="nobody"),
     ],
 )
@@ -213,7 +213,7 @@ def test_locate_finds_each_region_and_scales_it_to_the_picture() -> None:
     """Boxes of a 4:1 map, in the picture's pixels."""
     alpha = np.zeros((20, 10), np.float32)
     alpha[2:8, 1:3] = 1.0
-    alpha[10:20, 6:10] = 0.6
+    alpha[10:20, 6:10] = doubt.FLOOR + 0.01
     alpha[5:9, 6:9] = doubt.HAZE - 0.02
     found = people.locate(alpha, (100, 400))
     assert found.tolist() == [[10, 40, 30, 160], [60, 200, 100, 400]]
