@@ -1,4 +1,4 @@
-"""The command line: python -m finetune prepare | complete | label | train | evaluate | export."""
+"""The command line: python -m finetune COMMAND."""
 
 from __future__ import annotations
 
@@ -25,16 +25,23 @@ from .training.interpolate import interpolate
 from .training.train import train
 
 app = typer.Typer(
-    help=__doc__,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 100},
+    # Rich takes "[default: …]" in a help text for its markup, and cuts what a panel cannot hold.
+    rich_markup_mode=None,
 )
 
 
 @app.callback()
 def _group() -> None:
-    """Fine-tune U²-Net on people: prepare → complete → label → train → evaluate → export."""
+    """Fine-tune U²-Net on people.
+
+    The way: prepare → complete → label → train → evaluate → export. Beside it: compose (scenes of
+    people put together), interpolate (between two weights), card (the model card), benchmark (what
+    things cost).
+    """
 
 
 app.command()(prepare)

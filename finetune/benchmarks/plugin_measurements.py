@@ -23,7 +23,7 @@ from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.weights import MODEL_NAME, find_weights
 
 from ..data.manifest import load_image, load_mask, read_manifest
-from ..evaluation.evaluate import evenly
+from ..evaluation.measure import evenly
 from ..evaluation.metrics import iou
 from .plugin import SIZES
 

@@ -6,85 +6,31 @@ before is kept in ``.prepare`` and not done again, whatever else is added.
 
 from __future__ import annotations
 
-import errno
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from u2net_human_plugin.errors import PluginError
-from u2net_human_plugin.yolo import Detector
+from typing import Any, TypeVar
 
 from ..files import TEMPORARY
 from .cache import Cache, only_run, open_caches
-from .inspection import Finding, Inspector
+from .candidate import Candidate
+from .finding import Finding
+from .inspection import Inspector
 from .manifest import Row, write_manifest
-from .near_duplicates import NEAR, Member, assign
-from .pseudo_labels import Labeler
-from .samples import Look, Writer, to_row
-from .sources import Candidate
+from .near_duplicates import Member, assign
+from .parallel import in_threads
+from .plan import Aside, Outcome, Plan
+from .samples import Writer, to_row
 from .splits import is_crop_name
 
 T = TypeVar("T")
 
-FOLDERS = ("images", "masks", "cutouts")
+FOLDERS = ("images", "masks", "cutouts", "bystanders")
 MANIFEST = "manifest.jsonl"
 #: Which mask is kept of pictures that are there twice.
 _TRUST = {"file": 0, "nobody": 1, "label": 2}
-#: Errors that the next picture would meet as well.
-_HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides what becomes of the candidates."""
-
-    look: Look = field(default_factory=Look)
-    detector: Detector | None = None
-    #: What detector it is, by content: others' findings are not used.
-    detector_id: str = ""
-    labeler: Labeler | None = None
-    #: Photos in which nobody was found: empty scenes of the training set, or set aside.
-    without_person: Literal["negative", "reject"] = "negative"
-    #: Samples with a clearly visible person whom the mask leaves out.
-    unlabelled_person: Literal["flag", "aside"] = "flag"
-    #: Patterns (``*``, ``?``, ``[…]``; case does not matter) of licences to take; none: all.
-    licences: tuple[str, ...] = ()
-    val: float = 0.1
-    test: float = 0.1
-    near: int = NEAR
-    workers: int = 2
-
-
-@dataclass(frozen=True)
-class Aside:
-    """A candidate that does not become part of the set."""
-
-    name: str
-    reason: str
-    detail: str = ""
-
-
-@dataclass
-class Outcome:
-    """What a run did."""
-
-    rows: list[Row] = field(default_factory=list)
-    aside: list[Aside] = field(default_factory=list)
-    #: Candidates on which something went wrong that may go right the next time.
-    failed: list[Aside] = field(default_factory=list)
-    #: Names of candidates that look alike, by group.
-    alike: list[list[str]] = field(default_factory=list)
-    candidates: int = 0
-    inspected: int = 0
-    written: int = 0
-    #: Files of earlier runs that the manifest does not name.
-    unreferenced: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -165,7 +111,7 @@ class _Run:
             self.outcome.inspected += 1
             return _Item(candidate, finding)
 
-        return self._each("looking at pictures", look, list(candidates), lambda item: item)
+        return self._each("looking at pictures", look, list(candidates), lambda entry: entry)
 
     def usable(self, items: Iterable[_Item]) -> Iterator[_Item]:
         """Those whose finding is good enough for the plan."""
@@ -174,7 +120,12 @@ class _Run:
             found_empty = not finding.people and not candidate.shows_nobody
             if finding.reason:
                 self.aside(candidate, finding.reason, finding.detail)
-            elif found_empty and self.plan.without_person == "reject":
+                continue
+            if not candidate.shows_nobody:
+                self.outcome.masks[candidate.source] += 1
+                doubts = self.outcome.doubts.setdefault(candidate.source, Counter())
+                doubts.update(finding.flags)
+            if found_empty and self.plan.without_person == "reject":
                 self.aside(candidate, "nobody in it", "asked for by --without-person reject")
             else:
                 yield item
@@ -261,7 +212,7 @@ class _Run:
                     rows.append(to_row(content | crop, self.out, about))
             return rows
 
-        written = self._each("writing samples", samples, decided, lambda entry: entry[0])
+        written = self._each("writing samples", samples, decided, lambda entry: entry[0].candidate)
         return [row for rows in written for row in rows]
 
     def _each(
@@ -269,38 +220,14 @@ class _Run:
         doing: str,
         work: Callable[[Any], T],
         entries: Sequence[Any],
-        item_of: Callable[[Any], Any],
+        candidate_of: Callable[[Any], Candidate],
     ) -> list[T]:
-        """``work`` on all entries in threads, with a progress bar; errors go to the outcome."""
+        """``work`` on all entries in threads; what fails goes to the outcome."""
 
-        def guarded(entry: Any) -> T | None:
-            try:
-                return work(entry)
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno in _HOPELESS:
-                    raise
-                about = item_of(entry)
-                candidate = about.candidate if isinstance(about, _Item) else about
-                reason = " ".join(str(error).split())[:300]
-                prefix = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
-                self.outcome.failed.append(Aside(candidate.name, doing, prefix + reason))
-                return None
+        def failed(entry: Any, reason: str) -> None:
+            self.outcome.failed.append(Aside(candidate_of(entry).name, doing, reason))
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        pool = ThreadPoolExecutor(self.plan.workers)
-        try:
-            with Progress(*columns, disable=self.quiet) as progress:
-                tracked = progress.track(
-                    pool.map(guarded, entries), total=len(entries), description=doing
-                )
-                return [result for result in tracked if result is not None]
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return in_threads(doing, work, entries, failed, self.plan.workers, self.quiet)
 
 
 def _kind(candidate: Candidate) -> str:
@@ -315,12 +242,12 @@ def _label_is_there(inspector: Inspector, candidate: Candidate, known: dict[str,
 
 
 def _is_there(content: dict[str, Any], out: Path) -> bool:
-    files = (content.get(name) for name in ("image", "mask", "cutout"))
+    files = (content.get(name) for name in ("image", "mask", "cutout", "bystanders"))
     return all((out / file).is_file() for file in files if file not in (None, "alpha"))
 
 
 def _files_of(row: Row, out: Path) -> Iterator[str]:
-    for file in (row.image, row.mask):
+    for file in (row.image, row.mask, row.bystanders):
         if isinstance(file, Path):
             yield file.relative_to(out).as_posix()
     if "cutout" in row.extra:

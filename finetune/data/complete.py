@@ -16,8 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 import typer
-from PIL import Image
+from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import track
 
@@ -26,8 +28,8 @@ from u2net_human_plugin.options import Options
 
 from ..files import written_atomically
 from ..predictors import Segment, load_predictor
-from .manifest import Row, load_image, load_mask, read_manifest, write_manifest
-from .unlabelled import left_out, trimap
+from .manifest import Row, load_image, load_mask, open_image, read_manifest, write_manifest
+from .unlabelled import Box, left_out, trimap
 
 
 def complete(
@@ -72,7 +74,20 @@ def _drawn(row: Row, segment: Segment) -> Image.Image | None:
         return None
     mask = load_mask(row)
     boxes = left_out(row, mask)
-    return Image.fromarray(trimap(load_image(row), mask, boxes, segment)) if boxes else None
+    if not boxes:
+        return None
+    drawn = trimap(load_image(row), mask, boxes, segment)
+    return Image.fromarray(np.maximum(drawn, _open_elsewhere(row, boxes)))
+
+
+def _open_elsewhere(row: Row, boxes: list[Box]) -> npt.NDArray[np.uint8]:
+    """What the mask's maker left open: the row's trimap so far, without ``boxes``, or zero."""
+    if row.bystanders is None:
+        return np.zeros((), np.uint8)
+    before = open_image(row.bystanders, row.where).convert("L")
+    for box in boxes:
+        ImageDraw.Draw(before).rectangle([round(side) for side in box], fill=0)
+    return np.asarray(before)
 
 
 def _with_trimap(row: Row, drawn: Image.Image, path: Path, model: str) -> Row:

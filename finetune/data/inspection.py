@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +17,7 @@ from u2net_human_plugin.boxes import (
     Boxes,
     area_xyxy,
     clip_xyxy,
-    hull_xyxy,
     intersection_xyxy,
-    iou_xyxy,
 )
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.people import extended_xyxy, locate
@@ -29,16 +25,29 @@ from u2net_human_plugin.preprocess import to_rgb
 from u2net_human_plugin.yolo import Detector
 
 from ..files import file_sha256, written_atomically
+from .candidate import Candidate, CocoMask
 from .coco import draw_people
-from .manifest import LABELLED, THRESHOLD, SizeError, alpha_of, has_alpha, open_image, upright
+from .doubts import AGREEING, covered_shares, doubts
+from .finding import Finding, tuples
+from .manifest import (
+    LABELLED,
+    THRESHOLD,
+    SizeError,
+    alpha_of,
+    fit_mask,
+    open_image,
+    upright,
+    void_of,
+)
+from .masks import BRIGHT, has_alpha
 from .near_duplicates import perceptual_hashes
 from .pseudo_labels import Labeler
-from .sources import Candidate, CocoMask
+from .unlabelled import UNKNOWN
 
 Scores = npt.NDArray[np.float32]
 
 #: Raised whenever a picture would be judged differently than before.
-VERSION = 2
+VERSION = 3
 #: What a detector that was not asked would have found.
 NOBODY: tuple[Boxes, Scores] = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
 
@@ -46,46 +55,10 @@ NOBODY: tuple[Boxes, Scores] = np.zeros((0, 4), np.float32), np.zeros(0, np.floa
 EMPTY, FULL = 1e-4, 0.999
 #: Boxes with a lower score or a smaller share of the picture raise no doubt about a mask.
 CLEAR_SCORE, CLEAR_SHARE = 0.5, 0.01
-#: A mask whose bounding box overlaps no person's box by this IoU disagrees with the detector.
-AGREEING = 0.5
 #: Regions of a mask below this share of the largest one's box are specks, not people.
 _SPECK = 0.02
 #: Longer side of the grid on which a mask's separate regions are found.
 _GRID = 256
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One picture, looked at. All boxes are in upright pixels: left, top, right, bottom."""
-
-    key: str
-    sha256: str = ""
-    size_wh: tuple[int, int] = (0, 0)
-    hashes: tuple[str, str] | tuple[()] = ()
-    #: Share of the picture that the mask covers.
-    share: float = 0.0
-    #: Everybody that was detected or is labelled, with a score.
-    boxes: tuple[tuple[float, float, float, float, float], ...] = ()
-    #: Those of them that the mask covers.
-    people: tuple[tuple[float, float, float, float], ...] = ()
-    #: Clearly visible people whom the mask leaves out.
-    unlabelled: tuple[tuple[float, float, float, float], ...] = ()
-    #: Other doubts about the mask, see :func:`_doubts`.
-    flags: tuple[str, ...] = ()
-    labelled_by: str | None = None
-    #: Why it cannot be used: a short reason that reports count by, and the particulars.
-    reason: str = ""
-    detail: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """What the cache keeps."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Finding:
-        """The inverse of :meth:`to_json`."""
-        lists = {name: _tuples(value) for name, value in content.items()}
-        return cls(**lists)
 
 
 @dataclass(frozen=True)
@@ -110,6 +83,10 @@ class Inspector:
         mask: Any = candidate.mask
         if isinstance(mask, Path):
             mask = ["file", file_sha256(mask)]
+            if candidate.reading != BRIGHT:
+                mask += [sorted(candidate.reading.classes), candidate.reading.invert]
+            if candidate.bystanders:
+                mask += ["bystanders", file_sha256(candidate.bystanders)]
         elif isinstance(mask, CocoMask):
             mask = ["coco", [dict(item) for item in mask.annotations], mask.size_wh]
         elif mask == "label":
@@ -145,11 +122,11 @@ class Inspector:
             assert self.labeler is not None
             finding = partial(finding, labelled_by=self.labeler.name)
         elif share < EMPTY and not _says_nobody(candidate):
-            return finding(reason="empty mask", detail="no pixel of the mask is a person")
+            return finding(reason="empty mask", detail=_why_empty(mask))
         if share > FULL:
             return finding(reason="all-foreground mask", detail="the mask covers all pixels")
 
-        covered = _covered(binary, seen)
+        covered = covered_shares(binary, seen)
         clear = (scores >= CLEAR_SCORE) & (area_xyxy(seen) >= CLEAR_SHARE * binary.size)
         regions = _regions(mask)
         own = regions if drawn is None else drawn
@@ -160,10 +137,10 @@ class Inspector:
             (np.concatenate((seen, missed)), np.concatenate((scores, np.ones(len(missed)))))
         )
         return finding(
-            boxes=_tuples(np.round(everybody, 2).tolist()),
-            people=_tuples(np.round(people, 2).tolist()),
-            unlabelled=_tuples(np.round(seen[clear & (covered < LABELLED)], 2).tolist()),
-            flags=_doubts(binary, seen, covered) if searched else (),
+            boxes=tuples(np.round(everybody, 2).tolist()),
+            people=tuples(np.round(people, 2).tolist()),
+            unlabelled=tuples(np.round(seen[clear & (covered < LABELLED)], 2).tolist()),
+            flags=doubts(binary, seen, covered, searched),
         )
 
     def truth(
@@ -188,7 +165,20 @@ class Inspector:
             if alpha_of(picture, "alpha", candidate.name).getbbox() is None:
                 raise DataError(f"{candidate.image}: is all transparent; remove it.")
             return Image.new("L", rgb.size), None
-        return alpha_of(picture, candidate.mask, candidate.name), None
+        return alpha_of(picture, candidate.mask, candidate.name, candidate.reading), None
+
+    def unknown(self, candidate: Candidate, picture: Image.Image) -> Image.Image | None:
+        """The trimap ("L", upright: 0, 128 does not count, 255 a person beside the mask), if any.
+
+        It is the manifest's, or what the mask file itself leaves open.
+        """
+        if candidate.bystanders is not None:
+            name = f"{candidate.name} with bystanders {candidate.bystanders}"
+            return fit_mask(picture, open_image(candidate.bystanders).convert("L"), name)
+        if not isinstance(candidate.mask, Path):
+            return None
+        void = void_of(picture, candidate.mask, candidate.name, candidate.reading)
+        return void and void.point(lambda value: UNKNOWN if value else 0)
 
     def _detect(self, rgb: Image.Image) -> tuple[Boxes, Scores]:
         assert self.detector is not None
@@ -198,27 +188,19 @@ class Inspector:
         return boxes[kept], scores[kept]
 
 
-def _doubts(
-    binary: npt.NDArray[np.bool_], seen: Boxes, covered: npt.NDArray[np.float32]
-) -> tuple[str, ...]:
-    """What makes a mask doubtful to somebody who trusts the detector.
-
-    "nobody_detected": it shows somebody, the detector saw nobody. "mask_disagrees": it
-    covers another place or extent than the people who were seen.
-    """
-    if not binary.any():
-        return ()
-    if not len(seen):
-        return ("nobody_detected",)
-    labelled = seen[covered >= LABELLED]
-    hulls = np.concatenate((labelled, hull_xyxy(labelled))) if len(labelled) else labelled
-    agrees = iou_xyxy(_bounding_box(binary), hulls).max(initial=0) >= AGREEING
-    return () if agrees else ("mask_disagrees",)
-
-
 def _says_nobody(candidate: Candidate) -> bool:
     mask = candidate.mask
-    return candidate.shows_nobody or (isinstance(mask, CocoMask) and not mask.annotations)
+    if isinstance(mask, CocoMask):
+        return not mask.annotations
+    return candidate.shows_nobody or bool(candidate.reading.classes)
+
+
+def _why_empty(mask: Image.Image) -> str:
+    brightest = mask.getextrema()[1]
+    hint = ""
+    if brightest:
+        hint = f"; its values end at {brightest} of 255: if that is a class, --person-value"
+    return f"no pixel of the mask is a person{hint}"
 
 
 def _hashes(picture: Image.Image, rgb: Image.Image) -> tuple[str, str] | tuple[()]:
@@ -249,24 +231,8 @@ def _widened(boxes: Boxes, regions: Boxes) -> Boxes:
     return extended_xyxy(boxes, regions[touches.sum(axis=0) == 1])
 
 
-def _covered(binary: npt.NDArray[np.bool_], boxes: Boxes) -> npt.NDArray[np.float32]:
-    """The share of each box that the mask covers: (H,W), (N,4) → (N,)."""
-    corners = np.concatenate((np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])), axis=1).astype(int)
-    shares = [binary[top:bottom, left:right].mean() for left, top, right, bottom in corners]
-    return np.array(shares, np.float32)
-
-
 def _largest_share_inside(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float32]:
     """For each box the largest share of it that lies in one of the others: (N,)."""
     inside = intersection_xyxy(boxes, others).max(axis=1, initial=0)
     share: npt.NDArray[np.float32] = inside / np.maximum(area_xyxy(boxes), 1)
     return share
-
-
-def _bounding_box(binary: npt.NDArray[np.bool_]) -> Boxes:
-    return np.array([Image.fromarray(binary).getbbox()], np.float32)
-
-
-def _tuples(value: Any) -> Any:
-    is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    return tuple(_tuples(item) for item in value) if is_list else value

@@ -31,6 +31,7 @@ from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import to_rgb
 
 from ..files import write_text
+from .masks import BRIGHT, Reading, has_alpha
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -185,7 +186,12 @@ def load_alpha(row: Row) -> Image.Image:
     return alpha_of(open_image(row.image, row.where), row.mask, row.name)
 
 
-def alpha_of(picture: Image.Image, mask: Path | Literal["alpha"] | None, name: str) -> Image.Image:
+def alpha_of(
+    picture: Image.Image,
+    mask: Path | Literal["alpha"] | None,
+    name: str,
+    reading: Reading = BRIGHT,
+) -> Image.Image:
     """Return a picture's mask as "L", 0…255, of the picture's upright size.
 
     ``picture`` is as :func:`open_image` returns it, ``mask`` as in :class:`Row`, ``name``
@@ -205,8 +211,15 @@ def alpha_of(picture: Image.Image, mask: Path | Literal["alpha"] | None, name: s
         return upright(picture).convert("RGBA").getchannel("A")
     if mask is None:
         return Image.new("L", upright(picture).size)
-    drawn = to_grey(upright(open_image(Path(mask))))
-    return fit_mask(picture, drawn, f"{name} with mask {mask}")
+    name = f"{name} with mask {mask}"
+    return fit_mask(picture, reading.mask(upright(open_image(Path(mask))), name), name)
+
+
+def void_of(picture: Image.Image, mask: Path, name: str, reading: Reading) -> Image.Image | None:
+    """Return what of a mask file does not count, as :func:`alpha_of` does what is a person."""
+    name = f"{name} with mask {mask}"
+    void = reading.void(upright(open_image(mask)), name)
+    return None if void is None else fit_mask(picture, void, name)
 
 
 def open_image(path: Path, where: str = "") -> Image.Image:
@@ -220,11 +233,13 @@ def open_image(path: Path, where: str = "") -> Image.Image:
             image.load()
             return image
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise a dozen unrelated types
-        reason = " ".join(str(error).split())[:200]
+        reason = f"{type(error).__name__}: " + " ".join(str(error).split())[:200]
+        # Once imported, ultralytics looks into whatever Pillow does not know for a HEIC photo.
+        if isinstance(error, ImportError) and path.suffix.lower() not in (".heic", ".heif"):
+            reason = "it is no picture of a known kind"
         prefix = f"{where}: " if where else ""
         raise DataError(
-            f"{prefix}{path}: cannot be read as a picture ({type(error).__name__}: {reason}); "
-            "replace or remove it."
+            f"{prefix}{path}: cannot be read as a picture ({reason}); replace or remove it."
         ) from None
 
 
@@ -234,29 +249,6 @@ def upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # noqa: BLE001 - damaged EXIF raises struct, Syntax, Value, … errors
         return image
-
-
-def has_alpha(image: Image.Image) -> bool:
-    """Whether ``image`` has an alpha channel or a transparent colour."""
-    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-
-
-def to_grey(mask: Image.Image) -> Image.Image:
-    """Return a mask picture of any mode as "L", 0…255, person bright."""
-    if has_alpha(mask):
-        alpha = mask.convert("RGBA").getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            return alpha
-    if mask.mode == "P":
-        # Label pictures colour class 1 dark red, class 2 dark green …: the number counts.
-        colours = np.asarray(mask.convert("RGB"))
-        if (colours != colours[..., :1]).any():
-            return mask.point(lambda index: 255 if index else 0, "L")
-    grey = to_rgb(mask).convert("L")
-    high = grey.getextrema()[1]
-    if high == 1:  # labels 0 and 1
-        return grey.point(lambda value: 255 * value)
-    return grey
 
 
 def fit_mask(picture: Image.Image, mask: Image.Image, name: str) -> Image.Image:

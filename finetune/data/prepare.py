@@ -4,10 +4,11 @@
     python -m finetune prepare --manifest raw/manifest.jsonl --whole --out data
     python -m finetune prepare --photos new --label-with birefnet-portrait --out data
 
-Everything named in one call becomes ``--out``: ``images/``, ``masks/`` (1-bit, white =
-person), ``cutouts/`` (RGBA), ``manifest.jsonl`` and a report. The same call again, with
-whatever has been added, does only what is new. Inputs with different sources or terms are
-prepared on their own first and joined with several ``--manifest --whole``.
+Everything named in one call becomes ``--out``: ``images/``, ``masks/`` (white = person; 8-bit
+if soft, else 1-bit), ``cutouts/`` (RGBA), ``bystanders/`` (what of a mask does not count),
+``manifest.jsonl`` and a report. The same call again, with whatever has been added, does only
+what is new. Inputs with different sources or terms are prepared on their own first and joined
+with several ``--manifest --whole``.
 """
 
 from __future__ import annotations
@@ -23,17 +24,26 @@ from typing import Annotated, Literal
 import typer
 from PIL import Image
 
-from u2net_human_plugin.errors import DataError, OptionError, PluginError
+from u2net_human_plugin.errors import (
+    DataError,
+    MissingExtraError,
+    OptionError,
+    PluginError,
+    WeightsError,
+)
 from u2net_human_plugin.yolo import find_people, weights_file
 
 from ..files import file_sha256
 from . import sources
-from .collection import MANIFEST, Plan, collect
+from .candidate import Candidate, Origin
+from .collection import MANIFEST, collect
+from .cutouts import load_foreground_estimation
+from .masks import BRIGHT, Reading, parse_classes
 from .near_duplicates import NEAR
+from .plan import Plan
 from .pseudo_labels import load_labeler
-from .report import write_report
-from .samples import Look, load_foreground_estimation
-from .sources import Candidate, Origin
+from .report import doubtful_sources, write_report
+from .samples import Look
 
 #: Longer side of the picture YOLO sees: its training size. Enlarged pictures find smaller
 #: figures, but lose the feet of those who fill the picture.
@@ -48,8 +58,20 @@ def prepare(
         _Folders, typer.Option(help="Folder of pictures with masks; repeatable, as --masks.")
     ] = None,
     masks: Annotated[
-        _Folders, typer.Option(help="Their masks: same names, or name_mask; in the same order.")
+        _Folders,
+        typer.Option(help="Their masks: same names, name_mask, name_alpha …; in the same order."),
     ] = None,
+    mask_name: Annotated[
+        str, typer.Option(help="The masks' names, if they are others, e.g. '{stem}_foo'.")
+    ] = "",
+    person_value: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Masks of classes: the value of people, e.g. 15 (PASCAL VOC) or 1-19; 255 then "
+            "does not count; repeatable."
+        ),
+    ] = None,
+    invert: Annotated[bool, typer.Option("--invert", help="In --masks, dark is person.")] = False,
     cutouts: Annotated[_Folders, typer.Option(help="Folder of RGBA cut-outs; repeatable.")] = None,
     scenes: Annotated[
         _Folders, typer.Option(help="Folder of photos with nobody in them; repeatable.")
@@ -124,10 +146,13 @@ def prepare(
     """
     try:
         origin = Origin(source, terms)
+        reading = Reading(parse_classes(person_value or []), invert)
+        if not images and (reading != BRIGHT or mask_name):
+            raise OptionError("--invert, --person-value and --mask-name are for --masks.")
         if val + test > 1:
             raise OptionError(f"--val {val} and --test {test} are more than all; lower one.")
         candidates = [
-            *_pairs(images or [], masks or [], origin),
+            *_pairs(images or [], masks or [], origin, reading, mask_name),
             *(c for path in cutouts or [] for c in sources.folder(path, "alpha", origin)),
             *(c for path in scenes or [] for c in sources.folder(path, None, origin)),
             *(c for path in things or [] for c in sources.folder(path, "thing", origin)),
@@ -164,6 +189,8 @@ def prepare(
             err=True,
         )
         raise typer.Exit(1) from None
+    for line in doubtful_sources(outcome, invert):
+        typer.echo(f"warning: {line}", err=True)
     typer.echo(write_report(outcome, plan, out))
     for failure in outcome.failed:
         typer.echo(f"failed: {failure.name}: {failure.detail}", err=True)
@@ -173,14 +200,16 @@ def prepare(
         raise typer.Exit(1)
 
 
-def _pairs(images: list[Path], masks: list[Path], origin: Origin) -> Iterator[Candidate]:
+def _pairs(
+    images: list[Path], masks: list[Path], origin: Origin, reading: Reading, template: str
+) -> Iterator[Candidate]:
     for pictures, drawn in zip_longest(images, masks):
         if pictures is None or drawn is None:
             raise OptionError(
                 f"--images is given {len(images)} times and --masks {len(masks)} times; each "
                 "folder of pictures needs its folder of masks (photos without: --photos)."
             )
-        yield from sources.pairs(pictures, drawn, origin)
+        yield from sources.pairs(pictures, drawn, origin, reading, template)
 
 
 def _coco(
@@ -217,7 +246,11 @@ def _with_models(plan: Plan, find: str, label_with: str | None, photos: bool) ->
             typer.echo(f"note: {label_with} sends the photos to a service elsewhere", err=True)
         plan = replace(plan, labeler=labeler)
     if find == "yolo":
-        find_people(Image.new("RGB", (64, 64)))
+        try:
+            find_people(Image.new("RGB", (64, 64)))
+        except (MissingExtraError, WeightsError) as error:
+            remedy = "or let the masks' own regions say where people are: --find masks"
+            raise type(error)(f"{error} In `prepare`: this, {remedy}.") from None
         known = f"yolo {file_sha256(weights_file())} at {_YOLO_SIZE}"
         plan = replace(plan, detector=partial(find_people, size=_YOLO_SIZE), detector_id=known)
     return plan

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_text
-from .collection import Outcome, Plan
+from .doubts import TITLES
 from .manifest import SPLITS
+from .plan import Outcome, Plan
 
+#: The report to read.
+NAME = "report.md"
 #: So many names are listed for each reason in Markdown; the JSON has all.
 _LISTED = 20
 
@@ -22,16 +25,44 @@ def write_report(outcome: Outcome, plan: Plan, out: Path) -> str:
     content = report(outcome, plan, out)
     files = {
         "report.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
-        "report.md": markdown(content),
+        NAME: markdown(content),
     }
     for name, text in files.items():
         write_text(out / name, text)
     aside = "".join(f"\n  {count} × {reason}" for reason, count in content["reasons"].items())
+    flags = Counter(flag for item in content["flagged"] for flag in item["flags"])
+    doubts = ", ".join(f"{count} × {TITLES.get(flag, flag)}" for flag, count in flags.most_common())
+    kept = f"{len(content['flagged'])} of the rows doubtful"
     return (
         f"{content['rows']} rows from {content['candidates']} candidates in {out} "
         f"({content['inspected']} newly looked at, {content['written']} newly written); "
-        f"{len(content['aside'])} set aside{':' if aside else ''}{aside}"
+        f"{len(content['aside'])} set aside{':' if aside else ''}{aside}\n"
+        f"{f'{kept}: {doubts}; see {out / NAME}' if doubts else 'no doubtful masks'}"
     )
+
+
+def doubtful_sources(outcome: Outcome, inverted: bool) -> list[str]:
+    """What to say of sources most of whose masks are doubtful, one line each.
+
+    ``inverted`` is whether the masks were read with --invert.
+    """
+    lines = []
+    for source, count in outcome.masks.items():
+        found = outcome.doubts[source]
+        white = found["inverted_mask"]
+        elsewhere = found["mask_disagrees"] + found["nobody_detected"]
+        if 2 * white > count:
+            remedy = "without --invert" if inverted else "with --invert"
+            lines.append(
+                f"{white} of {count} masks of {source} are white where nobody is: run again "
+                f"{remedy}, if white is not the person there."
+            )
+        elif 2 * elsewhere > count:
+            lines.append(
+                f"{elsewhere} of {count} masks of {source} are elsewhere than the people whom the "
+                "detector sees: do masks and pictures belong together, and are the masks of people?"
+            )
+    return lines
 
 
 def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:

@@ -5,37 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFilter
+from PIL import ExifTags, Image, ImageDraw
 
 from u2net_human_plugin.boxes import area_xyxy, clip_xyxy, joined_xyxy
-from u2net_human_plugin.errors import MissingExtraError, install_command
 from u2net_human_plugin.preprocess import to_rgb
 
 from ..files import file_sha256, written_atomically
-from .inspection import Finding, Inspector
-from .manifest import THRESHOLD, Row, open_image, upright
-from .sources import Candidate
+from .candidate import Candidate
+from .cutouts import cut_out
+from .finding import Finding
+from .inspection import Inspector
+from .manifest import Row, open_image, upright
 from .splits import crop_name
+from .unlabelled import UNKNOWN, left_out
 
 Box = tuple[int, int, int, int]
 
 #: Raised whenever other files would be written than before.
-VERSION = 2
+VERSION = 3
 #: A crop of more than this share of the picture is not worth cutting.
 WHOLE = 0.8
 #: Formats without loss stay without loss; the others become JPEG of this quality.
 _LOSSLESS = frozenset(("PNG", "TIFF", "BMP", "PPM", "GIF"))
 _QUALITY = 95
-#: Standard deviation, as a share of the longer side, by which a binary mask is softened
-#: before colours are estimated at its edge; at least half a pixel.
-_SOFTNESS = 0.001
+#: Masks with values of these are soft: 5 to 95 per cent. Others are stored with one bit.
+_SOFT = slice(13, 243)
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,10 @@ class Writer:
         rgb = to_rgb(upright(picture))
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", candidate.image.stem)[:40]
         stem = f"{stem}-{self.look.key(finding)[:12]}"
-        mask = None
+        mask = unknown = None
         if candidate.mask is not None and finding.people:
             mask = self.inspector.truth(candidate, picture, rgb, finding.key)[0]
+            unknown = self.inspector.unknown(candidate, picture)
         rows = []
         boxes = frames(finding, self.look)
         for number, box in enumerate(boxes, start=1):
@@ -115,7 +116,13 @@ class Writer:
                 row = self._write_rgba(upright(picture).convert("RGBA"), box, name, is_thing)
             else:
                 row = self._write_pair(candidate.image, picture, rgb, mask, box, name)
-            rows.append(row | _people_in(box, finding))
+            row |= _people_in(box, finding)
+            if mask is not None and unknown is not None:
+                row["bystanders"] = f"bystanders/{name}.png"
+                cut = (unknown, mask) if box is None else (unknown.crop(box), mask.crop(box))
+                trimap = self._with_left_out(*cut, row["boxes"], candidate)
+                self._save(trimap, row["bystanders"])
+            rows.append(row)
         return rows
 
     def _write_rgba(
@@ -148,13 +155,31 @@ class Writer:
         row: dict[str, Any] = {"image": file, "mask": None} | self._hash(file)
         if mask is not None:
             mask = mask.crop(box) if box else mask
-            binary = mask.point(lambda value: 255 if value >= THRESHOLD else 0)
             row["mask"] = f"masks/{name}.png"
-            self._save(binary.convert("1"), row["mask"])
+            self._save(
+                mask
+                if any(mask.histogram()[_SOFT])
+                else mask.convert("1", dither=Image.Dither.NONE),
+                row["mask"],
+            )
             if self.look.cutouts != "none":
                 row["cutout"] = f"cutouts/{name}.png"
                 self._save(cut_out(image, mask, self.look.cutouts == "estimated"), row["cutout"])
         return row
+
+    def _with_left_out(
+        self, trimap: Image.Image, mask: Image.Image, boxes: Any, candidate: Candidate
+    ) -> Image.Image:
+        """``trimap`` with the boxes of people whom the mask leaves out, unless it is a manifest's.
+
+        To `train`, a trimap says all there is to say of them.
+        """
+        if candidate.bystanders is None and self.inspector.searches(candidate):
+            trimap = trimap.copy()
+            for box in left_out(Row(candidate.image, None, extra={"boxes": boxes}), mask):
+                ImageDraw.Draw(trimap).rectangle([round(side) for side in box], fill=UNKNOWN)
+            trimap.paste(0, (0, 0), mask)
+        return trimap
 
     def _hash(self, file: str) -> dict[str, str]:
         return {"sha256": file_sha256(self.out / file)}
@@ -171,56 +196,6 @@ class Writer:
     def _atomically(self, file: str, write: Callable[[Path], object]) -> None:
         with written_atomically(self.out / file) as temporary:
             write(temporary)
-
-
-def cut_out(image: Image.Image, mask: Image.Image, estimate: bool) -> Image.Image:
-    """The person without background: RGB and "L" of one size → RGBA, black where invisible.
-
-    With ``estimate``, a binary mask's edge is drawn in by a pixel and softened, and the
-    colours there are freed of the background that shines through (Germer et al., Fast
-    Multi-Level Foreground Estimation, 2020), so that no fringe shows on another background.
-    """
-    alpha = mask
-    if estimate:
-        if not any(mask.histogram()[1:255]):
-            radius = max(0.5, _SOFTNESS * max(image.size))
-            inner = mask.filter(ImageFilter.MinFilter(2 * max(1, round(radius)) + 1))
-            alpha = inner.filter(ImageFilter.GaussianBlur(radius))
-        image = _foreground(image, alpha)
-    black = Image.new("RGB", image.size)
-    visible = alpha.point(lambda value: 255 if value else 0)
-    result = Image.composite(image, black, visible)
-    result.putalpha(alpha)
-    return result
-
-
-_foreground_lock = threading.Lock()
-
-
-def _foreground(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    estimate = load_foreground_estimation()
-    colours = np.asarray(image, np.float32) / 255
-    # Its compiled loops use a thread pool that two callers must not enter at once.
-    with _foreground_lock:
-        estimated = estimate(colours, np.asarray(alpha, np.float32) / 255)
-    return Image.fromarray((np.clip(estimated, 0, 1) * 255).round().astype(np.uint8))
-
-
-def load_foreground_estimation() -> Callable[[Any, Any], Any]:
-    """The multi-level foreground estimation of pymatting.
-
-    Raises:
-        MissingExtraError: pymatting is not installed.
-    """
-    try:
-        from pymatting.foreground.estimate_foreground_ml import estimate_foreground_ml
-    except ImportError:
-        raise MissingExtraError(
-            "--cutouts estimated needs pymatting, which comes with rembg "
-            f"({install_command('rembg')}); or choose --cutouts straight."
-        ) from None
-    function: Callable[[Any, Any], Any] = estimate_foreground_ml
-    return function
 
 
 def _people_in(box: Box | None, finding: Finding) -> dict[str, Any]:
@@ -252,7 +227,7 @@ def _people_in(box: Box | None, finding: Finding) -> dict[str, Any]:
 def to_row(content: dict[str, Any], out: Path, extra: dict[str, Any]) -> Row:
     """A manifest row from what :meth:`Writer.write` returned and what was decided."""
     content = content | extra
-    mask = content.pop("mask")
+    mask, bystanders = content.pop("mask"), content.pop("bystanders", None)
     return Row(
         image=out / content.pop("image"),
         mask=out / mask if mask not in (None, "alpha") else mask,
@@ -260,4 +235,5 @@ def to_row(content: dict[str, Any], out: Path, extra: dict[str, Any]) -> Row:
         split=content.pop("split"),
         licence=content.pop("licence"),
         extra=content,
+        bystanders=out / bystanders if bystanders else None,
     )

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -18,10 +17,11 @@ from PIL import Image
 
 from u2net_human_plugin.errors import DataError
 
-from .manifest import Split, read_manifest
+from .candidate import Candidate, CocoMask, Origin, printable
+from .manifest import read_manifest
+from .masks import BRIGHT, Reading
+from .pairing import Pairing, masks_among
 
-#: What a mask's file name may have after its picture's, as in photo.jpg and photo_mask.png.
-MASK_ENDINGS = ("", "_mask", "-mask", ".mask", "_matte", "_alpha", "_seg")
 #: Keys of a manifest row that are worked out anew.
 _OWN_KEYS = frozenset(
     (
@@ -29,90 +29,62 @@ _OWN_KEYS = frozenset(
         *("group", "flags", "cutout", "thing"),
     )
 )
+#: So many pictures without a mask are told which name comes closest; more would take long.
+_HINTED = 20
 
 
-@dataclass(frozen=True)
-class CocoMask:
-    """The person annotations of one COCO image, drawn when the picture is read."""
+def pairs(
+    images: Path, masks: Path, origin: Origin, reading: Reading = BRIGHT, template: str = ""
+) -> Iterator[Candidate]:
+    """Pictures of one folder with the masks of another, which may be the same, by their names.
 
-    annotations: tuple[Mapping[str, Any], ...]
-    #: Width and height that the JSON states, None where it does not.
-    size_wh: tuple[int, int] | None
+    Args:
+        images: folder of pictures; those in folders of it have their masks in such, too.
+        masks: folder of masks, named as :class:`.pairing.Pairing` says.
+        origin: what to say of them.
+        reading: what the masks' values mean.
+        template: the masks' name for a picture ``{stem}``.
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """One picture that may become part of the training set."""
-
-    image: Path
-    #: A mask file, the picture's own "alpha", COCO annotations, None (an empty scene),
-    #: "thing" (the cut-out of something that is nobody), or "label": there is none yet.
-    mask: Path | Literal["alpha", "label", "thing"] | CocoMask | None
-    source: str
-    #: What reports call it: the source and the path inside the input.
-    name: str
-    licence: str = ""
-    #: The split a manifest states; None leaves it to `prepare`.
-    split: Split | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    #: Why it cannot be used, if that shows without opening it.
-    problem: str = ""
-
-    @property
-    def shows_nobody(self) -> bool:
-        """Whether it is given as an empty scene or as a thing."""
-        return self.mask in (None, "thing")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What to say of all pictures of an input: where they come from and on what terms."""
-
-    #: None takes the folder's name.
-    source: str | None = None
-    licence: str = ""
-
-    def name(self, folder: Path) -> str:
-        """The source's name for pictures of ``folder``."""
-        if self.source:
-            return self.source
-        folder = folder.absolute()
-        generic = folder.name.lower() in ("images", "imgs", "image", "photos", "jpg", "jpegs")
-        return _text(folder.parent.name if generic and folder.parent.name else folder.name)
-
-
-def pairs(images: Path, masks: Path, origin: Origin) -> Iterator[Candidate]:
-    """Pictures of one folder with the masks of another; same path apart from the ending.
-
-    The two may be one folder if the masks' names end in one of :data:`MASK_ENDINGS`.
+    Raises:
+        DataError: a folder is none, or not one picture has a mask.
+        OptionError: the template has no ``{stem}``.
     """
     source = origin.name(images)
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for file in _files(masks):
-        by_stem[_stem(file, masks)].append(file)
-    used: dict[Path, Path] = {}
     pictures = _files(images)
+    drawn = _files(masks)
     if images.absolute() == masks.absolute():
-        stems = {_stem(file, images) for file in pictures}
-        pictures = [file for file in pictures if not _is_mask_name(_stem(file, images), stems)]
-    for file in pictures:
-        stem, name = _stem(file, images), _name(source, file, images)
-        found = [mask for end in MASK_ENDINGS for mask in by_stem[stem + end] if mask != file]
+        drawn = sorted(masks_among(_by_stem(pictures, images)))
+        pictures = [file for file in pictures if file not in set(drawn)]
+    stems = [_stem(file, images) for file in pictures]
+    pairing = Pairing(stems, _by_stem(drawn, masks), template)
+    used: dict[Path, Path] = {}
+    candidates, lonely = [], 0
+    for file, stem in zip(pictures, stems, strict=True):
+        found = pairing.masks_of(stem)
         problem = _not_a_picture(file)
         if not problem and not found:
-            problem = f"no mask of this name in {masks}"
+            lonely += 1
+            near = pairing.nearest(stem) if lonely <= _HINTED else ""
+            problem = f"no mask of this name in {masks}{near}"
         elif not problem and len(found) > 1:
-            problem = f"several masks fit: {', '.join(sorted(mask.name for mask in found))}"
+            names = ", ".join(sorted(mask.name for mask in found))
+            problem = f"several masks fit: {names}; --mask-name '{{stem}}_…' names one"
         elif not problem and found[0] in used:
             problem = f"its mask {found[0].name} also fits {used[found[0]].name}"
         used.update(dict.fromkeys(found, file))
         mask = found[0] if len(found) == 1 else None
-        yield Candidate(file, mask, source, name, origin.licence, problem=problem)
-    if images.absolute() != masks.absolute():
-        for file in sorted(file for files in by_stem.values() for file in files):
-            if file not in used:
-                problem = _not_a_picture(file) or f"a mask without a picture in {images}"
-                yield Candidate(file, None, source, _name(source, file, masks), problem=problem)
+        name = _name(source, file, images)
+        candidates.append(
+            Candidate(file, mask, source, name, origin.licence, problem=problem, reading=reading)
+        )
+    if lonely and not used:
+        first = next(c for c in candidates if c.problem.startswith("no mask"))
+        raise DataError(f"{first.image}: {first.problem}, nor of any other picture of {images}.")
+    yield from candidates
+    for file in drawn:
+        if file not in used:
+            problem = _not_a_picture(file) or f"a mask without a picture in {images}"
+            yield Candidate(file, None, source, _name(source, file, masks), problem=problem)
 
 
 def folder(
@@ -195,7 +167,8 @@ def manifest(path: Path, origin: Origin) -> Iterator[Candidate]:
             inside if inside.startswith(f"{source}/") else f"{source}/{inside}",
             row.licence or origin.licence,
             row.split,
-            {key: value for key, value in row.extra.items() if key not in _OWN_KEYS},
+            extra={key: value for key, value in row.extra.items() if key not in _OWN_KEYS},
+            bystanders=row.bystanders,
         )
 
 
@@ -234,17 +207,15 @@ def _stem(file: Path, root: Path) -> str:
     return file.relative_to(root).with_suffix("").as_posix()
 
 
-def _is_mask_name(stem: str, stems: set[str]) -> bool:
-    return any(stem.endswith(end) and stem[: -len(end)] in stems for end in MASK_ENDINGS if end)
+def _by_stem(files: Iterable[Path], root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        found[_stem(file, root)].append(file)
+    return found
 
 
 def _name(source: str, file: Path, root: Path) -> str:
-    return f"{source}/{_text(file.relative_to(root).as_posix())}"
-
-
-def _text(name: str) -> str:
-    """A file's name as it can be written anywhere: what is no UTF-8 becomes escapes."""
-    return name.encode(errors="backslashreplace").decode()
+    return f"{source}/{printable(file.relative_to(root).as_posix())}"
 
 
 def _not_a_picture(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Sheets of example pictures: photo | cut-out before | cut-out after."""
+"""Sheets of example pictures: a photo, and what masks leave of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def draw_sheet(examples: Sequence[Example]) -> Image.Image:
     font = ImageFont.load_default(size=13)
     for line, example in enumerate(examples):
         top = _GAP + line * (_CELL[1] + _CAPTION + _GAP)
-        pictures = [example.image, *(_cut_out(example.image, mask) for mask in example.masks)]
+        pictures = [example.image, *(cut_out(example.image, mask) for mask in example.masks)]
         for column, (picture, caption) in enumerate(zip(pictures, example.captions, strict=True)):
             left = _GAP + column * (_CELL[0] + _GAP)
             shown = _fitted(picture)
@@ -57,7 +57,8 @@ def save_sheet(examples: Sequence[Example], path: Path) -> None:
         draw_sheet(examples).save(temporary, "JPEG", quality=90)
 
 
-def _cut_out(image: Image.Image, mask: npt.NDArray[np.uint8]) -> Image.Image:
+def cut_out(image: Image.Image, mask: npt.NDArray[np.uint8]) -> Image.Image:
+    """What ``mask`` leaves of ``image``, on a checkerboard."""
     return Image.composite(image, _checkerboard(image.size), Image.fromarray(mask))
 
 

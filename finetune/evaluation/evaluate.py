@@ -3,10 +3,10 @@
     python -m finetune evaluate --manifest data --split test \
         --before minmax:u2netp.onnx --after bundled --out report
 
-The scores are those of :mod:`.metrics`, the models those of
-:mod:`..predictors`. Written to ``--out``: ``report.json`` (means, intervals, slices,
-every setting and checksum), ``report.md``, ``pictures.jsonl`` (each picture's scores) and
-three sheets of pictures.
+The scores are those of :mod:`.metrics` and :mod:`.matting`, the models those of
+:mod:`..predictors`. Written to ``--out``: ``report.html`` (to look at: tables, and pictures to
+compare), ``report.json`` (means, intervals, slices, every setting and checksum), ``report.md``,
+``pictures.jsonl`` (each picture's scores) and three sheets of pictures.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ import hashlib
 import json
 import os
 import platform
-import random
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -31,40 +28,18 @@ import u2net_human_plugin
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.options import Options
 
-from ..data.manifest import Row, load_alpha, load_image, read_manifest
-from ..data.splits import in_split
 from ..files import file_sha256, write_text
 from ..predictors import Predictor, load_predictor
-from . import metrics
+from . import matting, metrics
 from .bootstrap import RESAMPLES
-from .contact_sheet import Example, save_sheet
-from .report import markdown, summarise
+from .examples import choose_examples, draw_examples, save_sheets
+from .html_report import html
+from .measure import Settings, choose_rows, measure
+from .report import summarise
 from .results_file import ResultsFile
-
-T = TypeVar("T")
+from .tables import markdown
 
 _MODEL = "bundled, a .onnx or .pth file, minmax:FILE.onnx (as rembg runs it) or rembg:NAME"
-#: Pictures on each sheet.
-_SHEET = 10
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run measures, apart from the two models."""
-
-    #: As given: a manifest or the folder that holds it.
-    manifest: str
-    split: str = "test"
-    sources: tuple[str, ...] = ()
-    #: How many pictures with people are also measured for visual consistency (five more passes
-    #: each).
-    consistency: int = 50
-    #: Where to look closer, of both models; None, the default or what a model's own name says.
-    crop: str | None = None
-    #: Measure only so many pictures, evenly drawn from the split; None, all.
-    limit: int | None = None
-    #: How many pictures are in work at a time.
-    workers: int = 1
 
 
 def evaluate(
@@ -115,44 +90,15 @@ def evaluate(
     report = make_report(results, models, settings)
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "report.md", markdown(report))
-    if sheets:
-        _draw(results, rows, models, out)
+    chosen = choose_examples(results) if sheets else []
+    examples = draw_examples(chosen, results, rows, models)
+    save_sheets(examples, out)
+    write_text(out / "report.html", html(report, results, examples))
     print(markdown(report))
     for failure in report["failures"]:
         typer.echo(f"failed: {failure['image']}: {failure['error']}", err=True)
     if report["failures"]:
         raise typer.Exit(1)
-
-
-def measure(
-    rows: Sequence[Row],
-    models: dict[str, Predictor],
-    settings: Settings,
-    results_file: ResultsFile | None = None,
-) -> list[dict[str, Any]]:
-    """Each row's result, in order: its scores, or a "reason" it was set aside, or an "error".
-
-    Results that ``results_file`` has already are taken from it.
-    """
-    people = [index for index, row in enumerate(rows) if not _is_empty_scene(row)]
-    measured = set(evenly(people, settings.consistency))
-    done = results_file.done if results_file else {}
-
-    def work(index: int) -> dict[str, Any]:
-        place = {"row": index, "image": _name(rows[index], settings)}
-        kept = done.get(index, {})
-        if kept.get("image") == place["image"]:  # else an earlier version chose other rows
-            return kept
-        try:
-            result = {**place, **_score(rows[index], models, index in measured)}
-        except Exception as error:  # noqa: BLE001 - one bad picture must not end the run
-            return {**place, "error": f"{type(error).__name__}: {error}"}
-        if results_file:
-            results_file.add(result)
-        return result
-
-    with ThreadPoolExecutor(settings.workers) as pool:
-        return list(_progress(pool.map(work, range(len(rows))), len(rows)))
 
 
 def make_report(
@@ -171,6 +117,7 @@ def make_report(
             "boundary": metrics.BOUNDARY,
             "empty": metrics.EMPTY,
             "missed": metrics.MISSED,
+            "band": matting.BAND,
             "resamples": RESAMPLES,
         },
         "models": _models(models),
@@ -182,106 +129,6 @@ def make_report(
         "set_aside": [result for result in results if "reason" in result],
         "failures": [result for result in results if "error" in result],
     }
-
-
-def choose_rows(settings: Settings) -> list[Row]:
-    """The manifest's pictures of the split and sources asked for; things are none.
-
-    Raises:
-        DataError: the manifest cannot be read, or nothing is left.
-    """
-    rows = [
-        row
-        for row in read_manifest(settings.manifest, check_files=False)
-        if in_split(row, settings.split)
-        and not row.is_thing
-        and (not settings.sources or row.source in settings.sources)
-    ]
-    if not rows:
-        wanted = f"split {settings.split!r}" + "".join(f", source {s!r}" for s in settings.sources)
-        raise DataError(f"{settings.manifest}: holds no picture of {wanted}.")
-    return evenly(rows, settings.limit)
-
-
-def evenly(items: Sequence[T], count: int | None) -> list[T]:
-    """``count`` of the items at equal steps; all of them if there are fewer."""
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[index * len(items) // count] for index in range(count)]
-
-
-def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[str, Any]:
-    image, truth = load_image(row), np.asarray(load_alpha(row))
-    person = metrics.binary(truth)
-    empty_scene = _is_empty_scene(row)
-    if not empty_scene and not person.any():
-        return {"reason": "its mask is empty, but its row does not call it an empty scene"}
-    if row.is_scene and row.has_unlabelled_person:
-        return {"reason": "its row calls it an empty scene, but a detector saw somebody"}
-    files = [row.image, *([row.mask] if isinstance(row.mask, Path) else [])]
-    result: dict[str, Any] = {
-        "sha256": " ".join(file_sha256(file) for file in files),
-        "source": row.source,
-        "empty_scene": empty_scene,
-        # Of one person, where the manifest knows; otherwise from the mask's top to its foot.
-        "height": row.extra.get("person_height") or _height(person),
-        "area": float(person.mean()),
-        "persons": row.extra.get("persons"),
-        # What `prepare` doubts about the mask; None where no detector has looked.
-        "flags": row.extra.get("flags", [] if row.was_searched else None),
-    }
-    for name, model in models.items():
-        start = time.perf_counter()
-        mask = model.segment(image)
-        scores: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 4)}
-        scores["mae"] = metrics.mae(mask, truth)
-        if empty_scene:
-            scores["empty"] = metrics.is_empty(mask)
-        else:
-            scores["missed"] = metrics.is_missed(mask, person)
-            scores["iou"] = metrics.iou(mask, person)
-            scores["boundary_iou"] = metrics.boundary_iou(mask, person)
-            scores["boundary_accuracy"] = metrics.boundary_accuracy(mask, person)
-            if consistency:
-                scores["consistency"] = metrics.visual_consistency(model.segment, image, mask)
-        result[name] = scores
-    return result
-
-
-def _is_empty_scene(row: Row) -> bool:
-    return row.is_scene or row.extra.get("persons") == 0
-
-
-def _height(person: metrics.Binary) -> float:
-    rows = np.flatnonzero(person.any(axis=1))
-    return float((rows[-1] - rows[0] + 1) / person.shape[0]) if rows.size else 0.0
-
-
-def _draw(
-    results: Sequence[dict[str, Any]],
-    rows: Sequence[Row],
-    models: dict[str, Predictor],
-    out: Path,
-) -> None:
-    scored = [result for result in results if "iou" in result.get("after", ())]
-    ranked = sorted(scored, key=lambda result: float(result["after"]["iou"]))
-    drawn = random.Random(0).sample(scored, min(_SHEET, len(scored)))  # noqa: S311 - no secret
-    for title, chosen in (
-        ("worst", ranked[:_SHEET]),
-        ("best", ranked[::-1][:_SHEET]),
-        ("random", drawn),
-    ):
-        examples = []
-        for result in chosen:
-            image = load_image(rows[result["row"]])
-            masks = [model.segment(image) for model in models.values()]
-            scores = [
-                f"{n}: IoU {result[n]['iou']:.3f}, boundary {result[n]['boundary_iou']:.3f}"
-                for n in models
-            ]
-            examples.append(Example(image, masks, [Path(result["image"]).name, *scores]))
-        if examples:
-            save_sheet(examples, out / f"{title}.jpg")
 
 
 def _models(models: dict[str, Predictor]) -> dict[str, Any]:
@@ -305,18 +152,3 @@ def _machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "cores": os.cpu_count(),
     }
-
-
-def _name(row: Row, settings: Settings) -> str:
-    folder = Path(settings.manifest)
-    folder = (folder if folder.is_dir() else folder.parent).absolute()
-    return (
-        row.image.relative_to(folder) if row.image.is_relative_to(folder) else row.image
-    ).as_posix()
-
-
-def _progress(results: Iterable[T], total: int) -> Iterator[T]:
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(results, "measuring", total=total, console=Console(stderr=True))

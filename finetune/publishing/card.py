@@ -25,8 +25,9 @@ from u2net_human_plugin.onnx_reader import read_graph
 from u2net_human_plugin.preprocess import SIZE
 
 from ..evaluation.contact_sheet import save_sheet
-from ..evaluation.evaluate import Settings
-from ..evaluation.report import METRICS, TRUSTED, crop_table, share_line, slice_table, tables
+from ..evaluation.measure import Settings
+from ..evaluation.report import METRICS, TRUSTED
+from ..evaluation.tables import crop_table, share_line, slice_table, tables
 from ..files import write_text
 from .example_pictures import hard_cases, options_shown
 from .export import PROVENANCE

@@ -23,7 +23,8 @@ import u2net_human_plugin
 from u2net_human_plugin import weights
 from u2net_human_plugin.errors import PluginError, WeightsError
 
-from ..evaluation.evaluate import Settings, choose_rows, make_report, measure
+from ..evaluation.evaluate import make_report
+from ..evaluation.measure import Settings, choose_rows, measure
 from ..files import file_sha256, write_text
 from ..predictors import load_predictor
 from . import weight_set

@@ -12,25 +12,25 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
+from pictures import PERSON, PLAIN, Prepare, drawn, photo, report, save
 from PIL import Image, ImageDraw
-from typer.testing import CliRunner, Result
 
 from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.finetune.data import prepare as prepare_module
 from u2net_human_plugin.finetune.data import sources
 from u2net_human_plugin.finetune.data.coco import decode
-from u2net_human_plugin.finetune.data.collection import Plan, collect
-from u2net_human_plugin.finetune.data.inspection import Finding
+from u2net_human_plugin.finetune.data.collection import collect
+from u2net_human_plugin.finetune.data.cutouts import cut_out
+from u2net_human_plugin.finetune.data.finding import Finding
 from u2net_human_plugin.finetune.data.manifest import load_image, load_mask, read_manifest
+from u2net_human_plugin.finetune.data.plan import Plan
 from u2net_human_plugin.finetune.data.pseudo_labels import Labeler, load_labeler
-from u2net_human_plugin.finetune.data.samples import Look, cut_out, frames
+from u2net_human_plugin.finetune.data.samples import Look, frames
 from u2net_human_plugin.finetune.data.splits import held_back
 
 COMMAND = (
@@ -38,42 +38,6 @@ COMMAND = (
     "-c",
     "import typer; from u2net_human_plugin.finetune.data.prepare import prepare as p; typer.run(p)",
 )
-#: Without YOLO and without colour estimation: what most tests need, in milliseconds.
-PLAIN = ("--find", "masks", "--cutout-colours", "straight")
-
-Prepare = Callable[..., Result]
-
-
-@pytest.fixture
-def prepare() -> Prepare:
-    """Run the command in this process."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(prepare_module.prepare)
-
-    def run(*arguments: object, code: int = 0, plain: bool = True) -> Result:
-        texts = [str(argument) for argument in (*arguments, *(PLAIN if plain else ()))]
-        result = CliRunner().invoke(app, texts)
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
-
-
-def photo(seed: int, size: tuple[int, int] = (240, 320)) -> Image.Image:
-    """A picture unlike that of any other seed."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), np.uint8)
-    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-
-
-def drawn(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (240, 320)) -> Image.Image:
-    """A mask of filled ellipses."""
-    mask = Image.new("L", size)
-    for box in boxes:
-        ImageDraw.Draw(mask).ellipse(box, fill=255)
-    return mask
-
-
-PERSON = (40, 30, 200, 300)
 
 
 @pytest.fixture
@@ -83,11 +47,6 @@ def raw(tmp_path: Path) -> Path:
         save(photo(index), tmp_path / f"raw/images/{index}.{'jpg' if index % 2 else 'png'}")
         save(drawn(PERSON), tmp_path / f"raw/masks/{index}.png")
     return tmp_path / "raw"
-
-
-def save(image: Image.Image, path: Path, **options: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **options)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -103,11 +62,6 @@ def finished(out: Path) -> list[Path]:
     """Pictures, masks and cut-outs under their final names."""
     folders = (out / name for name in ("images", "masks", "cutouts"))
     return [file for folder in folders for file in folder.glob("[!.]*")]
-
-
-def report(out: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((out / "report.json").read_text("utf-8"))
-    return content
 
 
 def test_pairs_become_pictures_masks_cutouts_and_rows(

@@ -18,13 +18,8 @@ from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError, OptionError, WeightsError
 from u2net_human_plugin.finetune.__main__ import app, main
 from u2net_human_plugin.finetune.evaluation import bootstrap, contact_sheet, metrics, report
-from u2net_human_plugin.finetune.evaluation.evaluate import (
-    Settings,
-    choose_rows,
-    evenly,
-    make_report,
-    measure,
-)
+from u2net_human_plugin.finetune.evaluation.evaluate import make_report
+from u2net_human_plugin.finetune.evaluation.measure import Settings, choose_rows, evenly, measure
 from u2net_human_plugin.finetune.evaluation.results_file import ResultsFile
 from u2net_human_plugin.finetune.predictors import Predictor, load_predictor
 from u2net_human_plugin.finetune.publishing.onnx_file import write_onnx
@@ -127,12 +122,12 @@ class TestCommand:
         assert "mask is empty" in content["set_aside"][0]["reason"]
 
     @pytest.mark.process
-    def test_sheets_show_photo_before_and_after(self, finished):
-        """Three sheets, each line as high as the others and three cells wide."""
+    def test_sheets_show_photo_truth_before_and_after(self, finished):
+        """Three sheets, each line as high as the others and four cells wide."""
         _, out = finished
         for name in ("worst", "best", "random"):
             with Image.open(out / f"{name}.jpg") as sheet:
-                assert sheet.size == (3 * 306 + 6, 2 * 328 + 6)
+                assert sheet.size == (4 * 306 + 6, 2 * 328 + 6)
 
     @pytest.mark.process
     def test_markdown_is_printed_and_written(self, finished):

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from u2net_human_plugin import weights
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.finetune.__main__ import app
-from u2net_human_plugin.finetune.evaluation.evaluate import Settings
+from u2net_human_plugin.finetune.evaluation.measure import Settings
 from u2net_human_plugin.finetune.publishing import export, weight_set
 from u2net_human_plugin.finetune.publishing.regressions import objections
 from u2net_human_plugin.finetune.training.checkpoints import record_of

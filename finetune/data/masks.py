@@ -1,0 +1,126 @@
+"""What a mask file's values mean: grey levels, labels in a palette, named classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from u2net_human_plugin.errors import DataError, OptionError
+from u2net_human_plugin.preprocess import to_rgb
+
+#: Beside named classes this value does not count: the border around PASCAL VOC's objects, and
+#: what other sets leave open.
+VOID = 255
+#: A grey mask that is nowhere as bright as this, and has two values at most, holds labels.
+_DARK = 32
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How mask files are read. By default bright is person."""
+
+    #: Values (grey levels, or indices of a palette) that are people; empty: not named.
+    classes: frozenset[int] = frozenset()
+    #: Dark is person.
+    invert: bool = False
+
+    def __post_init__(self) -> None:
+        if self.classes and self.invert:
+            raise OptionError(
+                "--invert and --person-value exclude each other; name the values that are people."
+            )
+
+    def mask(self, drawn: Image.Image, name: str) -> Image.Image:
+        """Return ``drawn``, a mask of any mode, as "L", 0…255, person bright.
+
+        Raises:
+            DataError: it holds classes of which none is named, or colours where some are;
+                the message begins with ``name``.
+        """
+        if not self.classes:
+            grey = to_grey(drawn, name)
+            return grey.point(lambda value: 255 - value) if self.invert else grey
+        values = _values(drawn, name)
+        return Image.fromarray(np.isin(values, list(self.classes)).astype(np.uint8) * 255)
+
+    def void(self, drawn: Image.Image, name: str) -> Image.Image | None:
+        """Return what of ``drawn`` does not count as "L" 0/255; None if all of it counts."""
+        if not self.classes or VOID in self.classes:
+            return None
+        void = _values(drawn, name) == VOID
+        return Image.fromarray(void.astype(np.uint8) * 255) if void.any() else None
+
+
+#: Bright is person.
+BRIGHT = Reading()
+
+
+def parse_classes(entries: list[str]) -> frozenset[int]:
+    """{15} from ["15"], {1, …, 19} from ["1-19"].
+
+    Raises:
+        OptionError: an entry is neither.
+    """
+    found: set[int] = set()
+    for entry in entries:
+        first, dash, last = entry.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise OptionError(f"--person-value {entry!r}: expected a number or a range, as 1-19.")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def to_grey(mask: Image.Image, name: str) -> Image.Image:
+    """Return a mask picture of any mode as "L", 0…255, person bright.
+
+    Raises:
+        DataError: a coloured palette holds other classes than one; which of them are people
+            only the user knows.
+    """
+    if has_alpha(mask):
+        alpha = mask.convert("RGBA").getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            return alpha
+    if mask.mode == "P":
+        # Label pictures colour class 1 dark red, class 2 dark green …: the number counts.
+        colours = np.asarray(mask.convert("RGB"))
+        if (colours != colours[..., :1]).any():
+            return _only_class(mask, name)
+    grey = to_rgb(mask).convert("L")
+    values = np.flatnonzero(grey.histogram())
+    if len(values) <= 2 and 0 < values[-1] < _DARK:  # 0 and 1, or 1 and 2: labels
+        return grey.point(lambda value: 255 if value == values[-1] else 0)
+    return grey
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether ``image`` has an alpha channel or a transparent colour."""
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def _only_class(mask: Image.Image, name: str) -> Image.Image:
+    classes = {int(value) for value in np.unique(np.asarray(mask))} - {0}
+    if classes not in ({1}, {VOID}):
+        found = ", ".join(map(str, sorted(classes)))
+        raise DataError(
+            f"{name}: its palette's classes are {found}; `prepare` wants to know which of them are "
+            "people, as --person-value 15 (PASCAL VOC) or --person-value 1-19 (all of these)."
+        )
+    return mask.point(lambda index: 255 if index else 0, "L")
+
+
+def _values(drawn: Image.Image, name: str) -> npt.NDArray[np.int64]:
+    """A mask's own numbers: indices of a palette, or grey levels as stored, (H,W)."""
+    if drawn.mode in ("RGB", "RGBA"):
+        colours = np.asarray(drawn)[..., :3]
+        if (colours != colours[..., :1]).any():
+            raise DataError(
+                f"{name}: is coloured, and --person-value names grey levels or indices of a "
+                "palette; convert it."
+            )
+        return colours[..., 0].astype(np.int64)
+    values = np.asarray(drawn.convert("L") if drawn.mode == "LA" else drawn)
+    return values.astype(np.int64)

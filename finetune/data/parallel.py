@@ -1,0 +1,62 @@
+"""Work on many pictures at once."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from u2net_human_plugin.errors import PluginError
+
+E = TypeVar("E")
+T = TypeVar("T")
+
+#: Errors that the next picture would meet as well.
+_HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def in_threads(
+    doing: str,
+    work: Callable[[E], T],
+    entries: Sequence[E],
+    failed: Callable[[E, str], None],
+    workers: int,
+    quiet: bool = False,
+) -> list[T]:
+    """``work`` on all entries, with a progress bar; the results in order, without failures.
+
+    ``failed`` is told of each entry on which something went wrong, and of what.
+
+    Raises:
+        OSError: nothing can be written any more.
+    """
+
+    def guarded(entry: E) -> T | None:
+        try:
+            return work(entry)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _HOPELESS:
+                raise
+            reason = " ".join(str(error).split())[:300]
+            prefix = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
+            failed(entry, prefix + reason)
+            return None
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with Progress(*columns, disable=quiet) as progress:
+            tracked = progress.track(
+                pool.map(guarded, entries), total=len(entries), description=doing
+            )
+            return [result for result in tracked if result is not None]
+    finally:
+        pool.shutdown(cancel_futures=True)
