@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from u2net_human_plugin.finetune.training.widen import widened  # noqa: E402
+
 from u2net_human_plugin.checkpoint import load_checkpoint, load_state_dict  # noqa: E402
 from u2net_human_plugin.errors import WeightsError  # noqa: E402
 from u2net_human_plugin.u2net import U2Net, fold_batch_norm  # noqa: E402
