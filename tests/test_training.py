@@ -693,7 +693,7 @@ def test_benchmark_compares_every_loop_with_the_plain_one() -> None:
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert list(result["times_plain"]) == ["plain", "full", "half", "bf16"]
+    assert list(result["times_plain"]) == ["plain", "full", "half", "bf16", "data"]
     assert result["times_plain"]["plain"] == 1
     assert min(result["images_per_second"].values()) > 0
 

@@ -49,7 +49,7 @@ def export(
         typer.Option(help="model to compare with  [default: what is there, or the bundled one]"),
     ] = None,
     decoder: Annotated[
-        str | None, typer.Option(help="half or full  [default: half for lite, full for full]")
+        str | None, typer.Option(help="half or full  [default: full for full, else half]")
     ] = None,
     force: Annotated[bool, typer.Option(help="write them even if worse or not compared")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="compare on so many pictures")] = None,
@@ -90,10 +90,15 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
     from .onnx_file import write_onnx
 
     model = load_checkpoint(checkpoint)
-    chosen = decoder or ("half" if model.variant == "lite" else "full")
+    chosen = decoder or ("full" if model.variant == "full" else "half")
     if chosen not in ("half", "full"):
         raise WeightsError(f"--decoder {chosen}: expected half or full.")
     complete = unfold_batch_norm(copy.deepcopy(model)).state_dict()
+    if not all(bool(values.isfinite().all()) for values in complete.values()):
+        raise WeightsError(
+            f"{checkpoint}: holds weights that are not finite; the training that wrote it "
+            "diverged. Export an earlier checkpoint, or train again at a lower --rate."
+        )
     # What official code does with the file: a fresh network, loaded strictly.
     U2Net(model.variant).load_state_dict(complete, strict=True)
     with written_atomically(folder / f"{NAME}.pth") as temporary:

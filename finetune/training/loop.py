@@ -96,7 +96,9 @@ def train(
     supply = share_of(batches, config, accelerator)
 
     # ---- loop
-    accelerator.init_trackers("tensorboard")
+    # What a killed run logged after its last state would be shown beside what comes now.
+    purge = {"tensorboard": {"purge_step": run.step + 1}} if saved is not None else {}
+    accelerator.init_trackers("tensorboard", init_kwargs=purge)
     stop_request = StopRequest(minutes)
     try:
         with stop_request:

@@ -228,11 +228,12 @@ def finite(run: Run, loss: Tensor, rate: float, what: str = "loss") -> float:
     value = float(run.accelerator.reduce(loss.detach(), "mean"))
     if math.isfinite(value):
         return value
-    last = run.config.out / LAST
-    state = checkpoints.record_of(last) if last.is_file() else None
+    # What was measured is good for sure; what was saved last may have been on its way here.
+    good = run.config.out / (BEST if run.history else LAST)
+    state = checkpoints.record_of(good) if good.is_file() else None
     remedy = (
-        f"the last good checkpoint is {last} of step {state['step']}: start from it with "
-        f"--init {last}, another --out and a lower --rate"
+        f"the last good checkpoint is {good} of step {state['step']}: start from it with "
+        f"--init {good}, another --out and a lower --rate"
         if state
         else "no checkpoint had been saved before; start again with a lower --rate"
     )
