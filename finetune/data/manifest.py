@@ -87,7 +87,7 @@ class Row:
     @property
     def is_scene(self) -> bool:
         """Whether the row calls the picture a scene with nobody in it."""
-        return self.mask is None and self.teacher is None and not self.is_thing
+        return self.mask is None and not self.is_thing
 
     @property
     def has_unlabelled_person(self) -> bool:

@@ -36,7 +36,7 @@ from .composition import (
     scene_crop,
 )
 from .distractors import cloth, hung, shape
-from .items import rounded
+from .items import rounded, shows_nobody
 
 #: How often a scene is a plain backdrop.
 PLAIN = 0.2
@@ -98,7 +98,7 @@ class Material:
     @property
     def scenes(self) -> list[Row]:
         """Pictures without people, as far as is known."""
-        return [row for row in self.rows if row.is_scene and not row.has_unlabelled_person]
+        return [row for row in self.rows if shows_nobody(row)]
 
     @property
     def things(self) -> list[Row]:

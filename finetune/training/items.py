@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageFilter
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import to_rgb
 
-from ..data.manifest import Row, alpha_of, open_image, to_grey, upright
+from ..data.manifest import THRESHOLD, Row, alpha_of, open_image, to_grey, upright
 from ..data.unlabelled import IS_PERSON, IS_SOLID, IS_UNKNOWN, bystanders
 
 #: A photo with its people, a scene with nobody in it, or a cut-out that is only pasted: of
@@ -114,15 +114,27 @@ def items_of(
 
 
 def _kind(row: Row) -> Kind | None:
-    if row.mask == "alpha":
-        return "cutout"
     if row.mask is not None:
-        return "photo"
+        return "cutout" if row.mask == "alpha" else "photo"
     if row.is_thing:
         return "thing"
-    if row.teacher is not None:
-        return "photo"
-    return None if row.has_unlabelled_person else "scene"
+    if shows_nobody(row):
+        return "scene"
+    return None if row.teacher is None else "photo"
+
+
+def shows_nobody(row: Row) -> bool:
+    """Whether a row without a mask is of a scene: neither a detector nor a teacher saw anybody.
+
+    If a detector looked and found nobody, a teacher's word does not count: many mark whatever
+    stands out.
+    """
+    if not row.is_scene or row.has_unlabelled_person:
+        return False
+    if row.teacher is None or (row.was_searched and not len(row.boxes_xyxy)):
+        return True
+    matte = np.asarray(open_image(row.teacher, row.where).convert("L"))
+    return bool(matte.max() < THRESHOLD)
 
 
 def decoded(item: Item, side: int) -> Decoded:

@@ -13,6 +13,7 @@ from PIL import Image
 from u2net_human_plugin.finetune.data.manifest import Row
 from u2net_human_plugin.finetune.training import bank as banks
 from u2net_human_plugin.finetune.training.bank import decode
+from u2net_human_plugin.finetune.training.dataset import Material
 from u2net_human_plugin.finetune.training.items import Item, items_of
 
 from u2net_human_plugin.errors import DataError
@@ -108,8 +109,11 @@ def test_around_a_coarse_contour_nothing_counts_or_the_teacher_does(
 
 def test_a_photo_without_a_mask_learns_from_its_teacher(row: Row, tmp_path: Path) -> None:
     """Weighted by agreement; nothing counts in the box of somebody whom the teacher leaves out."""
-    teacher = grey(tmp_path, "t.png", 60)
     weight = grey(tmp_path, "w.png", 200)
+    teacher = tmp_path / "t.png"
+    half = Image.new("L", (16, 16), 60)
+    half.paste(200, (0, 0, 8, 16))
+    half.save(teacher)
     taught = replace(
         row,
         mask=None,
@@ -120,7 +124,8 @@ def test_a_photo_without_a_mask_learns_from_its_teacher(row: Row, tmp_path: Path
     (item,) = items_of([taught], {})
     assert item.kind == "photo"
     planes = decode([item], SIDE, tmp_path / "bank").planes
-    assert (planes["alpha"] == 60).all()
+    assert (planes["alpha"][..., :14] == 200).all()
+    assert (planes["alpha"][..., 18:] == 60).all()
     assert (planes["weight"][..., :23] == 200).all()
     assert (planes["weight"][..., 25:] == 0).all()
 
@@ -157,6 +162,23 @@ def test_rows_are_what_they_can_teach(row: Row, tmp_path: Path) -> None:
     assert {item.share for item in items if item.kind == "scene"} == {0.5}
     with pytest.raises(DataError, match="no picture with a mask"):
         items_of([scene], {})
+
+
+def test_a_teacher_that_sees_nobody_leaves_a_scene(row: Row, tmp_path: Path) -> None:
+    """And one that sees somebody where a detector has looked in vain is not believed."""
+    photo = replace(row, mask=None)
+    haze, sure = grey(tmp_path, "haze.png", 100), grey(tmp_path, "sure.png", 250)
+    searched = {"boxes": [], "detector": "yolo"}
+    rows = [
+        row,
+        replace(photo, teacher=haze),
+        replace(photo, teacher=sure),
+        replace(photo, teacher=sure, extra=searched),
+        replace(photo, teacher=sure, extra={**searched, "flags": ["unlabelled_person"]}),
+    ]
+    kinds = [item.kind for item in items_of(rows, {})]
+    assert kinds == ["photo", "scene", "photo", "scene", "photo"]
+    assert Material(rows).scenes == [rows[1], rows[3]]
 
 
 def test_sources_get_the_share_they_are_promised(row: Row) -> None:
