@@ -1,10 +1,10 @@
 """python -m finetune benchmark training: training speed against a plain loop, measured in turn.
 
-The plain loop is what one would write first: the lite network with live batch
-normalisation, glibc's default allocator, a sigmoid and a `BCELoss` for each of the seven
-outputs. Every measurement runs in a process of its own, because what the allocator is told
-holds for all of a process; the contestants alternate, so that a machine whose speed drifts
-slows all of them.
+The plain loop is what one would write first: the network with live batch normalisation, glibc's
+default allocator, a sigmoid and a `BCELoss` for each of the seven outputs. Beside the loops, which
+see one batch again and again, "data" is how fast `train` makes its batches. Every measurement
+runs in a process of its own, because what the allocator is told holds for all of a process; the
+contestants alternate, so that a machine whose speed drifts slows all of them.
 """
 
 from __future__ import annotations
@@ -15,34 +15,52 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-Loop = Literal["plain", "full", "half", "bf16"]
-_LOOPS: tuple[Loop, ...] = ("plain", "full", "half", "bf16")
+if TYPE_CHECKING:
+    import torch
+
+    from u2net_human_plugin.u2net import Variant
+
+Loop = Literal["plain", "full", "half", "bf16", "data"]
+_LOOPS: tuple[Loop, ...] = ("plain", "full", "half", "bf16", "data")
+#: Decoded pictures that batches are made from.
+_PICTURES = 64
 
 
 def training(
     size: Annotated[int, typer.Option(help="Input side in pixels.")] = 256,
     batch: Annotated[int, typer.Option(help="Pictures a step.")] = 8,
     steps: Annotated[int, typer.Option(help="Timed steps per measurement.")] = 4,
+    variant: Annotated[str, typer.Option(help="full, wide or lite.")] = "lite",
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")] = "auto",
     rounds: Annotated[int, typer.Option(help="Measurements of each loop, in turn.")] = 3,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     loop: Annotated[str, typer.Option(hidden=True, help="Measure this one, here and now.")] = "",
 ) -> None:
-    """Compare images per second: a plain loop, our full and our half decoder, that in bfloat16."""
+    """Images per second: a plain loop, our full and half decoder, bfloat16, and making batches."""
+    for name, value, valid in (
+        ("variant", variant, ("full", "wide", "lite")),
+        ("device", device, ("auto", "cpu")),
+    ):
+        if value not in valid:
+            raise typer.BadParameter(f"--{name} is {value!r}; choose from {', '.join(valid)}.")
+    settings = {"size": size, "batch": batch, "steps": steps, "variant": variant, "device": device}
     if loop:
-        typer.echo(json.dumps(_measure(loop, size, batch, steps)))
+        typer.echo(json.dumps(_measure(loop, **settings)))  # type: ignore[arg-type]
         return
     speeds: dict[Loop, list[float]] = {name: [] for name in _LOOPS}
     for _ in range(rounds):
         for name in _LOOPS:
-            speeds[name].append(_in_own_process(name, size, batch, steps))
+            speeds[name].append(_in_own_process(name, settings))
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     result = {
-        "size": size,
-        "batch": batch,
+        **settings,
+        "device": _device_name(device),
         "images_per_second": {name: round(value, 3) for name, value in medians.items()},
         "times_plain": {
             name: round(statistics.median(a / b for a, b in zip(values, speeds["plain"])), 2)  # noqa: B905
@@ -52,17 +70,18 @@ def training(
     if json_output:
         typer.echo(json.dumps(result, indent=2))
         return
+    typer.echo(f"{variant} at {size}x{size}, batches of {batch}, {result['device']}")
     for name in _LOOPS:
         speed, ratio = medians[name], result["times_plain"][name]  # type: ignore[index]
         typer.echo(f"{name:6} {speed:7.3f} images/s  {ratio:5.2f} x plain")
 
 
-def _in_own_process(name: Loop, size: int, batch: int, steps: int) -> float:
+def _in_own_process(name: Loop, settings: Mapping[str, object]) -> float:
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
     program = __package__.rpartition(".")[0]
     command = [sys.executable, "-m", program, "benchmark", "training", "--loop", name]
-    for option, value in (("--size", size), ("--batch", batch), ("--steps", steps)):
-        command += [option, str(value)]
+    for option, value in settings.items():
+        command += [f"--{option}", str(value)]
     done = subprocess.run(  # noqa: S603 - this very program
         command,
         env=environment,
@@ -73,28 +92,95 @@ def _in_own_process(name: Loop, size: int, batch: int, steps: int) -> float:
     return float(json.loads(done.stdout))
 
 
-def _measure(loop: str, size: int, batch: int, steps: int) -> float:
+def _device_name(device: str) -> str:
+    import torch
+
+    if device == "auto" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} CPU threads"
+
+
+def _measure(loop: str, size: int, batch: int, steps: int, variant: Variant, device: str) -> float:
     """Images per second over ``steps`` training steps, after two that do not count."""
+    import torch
+
+    from ..training.memory import keep_freed_memory
+
+    if loop != "plain":
+        keep_freed_memory()
+    torch.manual_seed(0)
+    place = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
+    work = (
+        _making(size, batch, place) if loop == "data" else _step(loop, size, batch, variant, place)
+    )
+    began = 0.0
+    for number in range(steps + 2):
+        if number == 2:
+            _wait_for(place)
+            began = time.perf_counter()
+        work(number)
+    _wait_for(place)
+    return steps * batch / (time.perf_counter() - began)
+
+
+def _wait_for(device: torch.device) -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _making(size: int, batch: int, device: torch.device) -> Callable[[int], object]:
+    """What makes batch number n, of pictures that are decoded already, as `train` does."""
+    import torch
+
+    from ..training.bank import Bank
+    from ..training.batch import Batches
+    from ..training.recipe import Recipe
+
+    side = -(-size * 11 // 160) * 16
+    kinds = ["photo", "scene", "cutout", "thing"]
+    alpha = torch.zeros(_PICTURES, 1, side, side, dtype=torch.uint8)
+    alpha[:, :, side // 4 :, side // 4 : -side // 4] = 255
+    planes = {
+        "rgb": torch.randint(0, 256, (_PICTURES, 3, side, side), dtype=torch.uint8),
+        "alpha": alpha,
+        "weight": torch.full_like(alpha, 255),
+    }
+    bank = Bank(
+        folder=Path(),
+        planes=planes,
+        aspect=torch.ones(_PICTURES),
+        box_xyxy=torch.tensor([[0.25, 0.25, 0.75, 1.0]]).repeat(_PICTURES, 1),
+        share=torch.ones(_PICTURES),
+        kinds=[kinds[number % 4] for number in range(_PICTURES)],  # type: ignore[misc]
+        things=torch.arange(3, _PICTURES, 4),
+    )
+    batches = Batches(bank.on(device), Recipe())
+    return lambda number: batches.draw(number, batch, size)
+
+
+def _step(
+    loop: str, size: int, batch: int, variant: Variant, device: torch.device
+) -> Callable[[int], None]:
+    """What takes a training step."""
     import torch
     from torch import Tensor, nn
 
     from u2net_human_plugin.u2net import U2Net, fold_batch_norm
 
     from ..training.losses import deep_supervision
-    from ..training.memory import keep_freed_memory
 
-    if loop != "plain":
-        keep_freed_memory()
-    torch.manual_seed(0)
     in_bfloat16 = loop == "bf16"
-    model = U2Net("lite", "half" if loop in ("half", "bf16") else "full").train()
+    model = U2Net(variant, "half" if loop in ("half", "bf16") else "full").train()
     if loop != "plain":
         fold_batch_norm(model)
     if in_bfloat16:
         model.to(memory_format=torch.channels_last)
+    model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-    images = torch.rand(batch, 3, size, size)
-    alpha = (torch.rand(batch, 1, size, size) > 0.5).float()
+    images = torch.rand(batch, 3, size, size, device=device)
+    alpha = (torch.rand(batch, 1, size, size, device=device) > 0.5).float()
     weight = torch.ones_like(alpha)
     criterion = nn.BCELoss()
 
@@ -102,12 +188,9 @@ def _measure(loop: str, size: int, batch: int, steps: int) -> float:
         total: Tensor = sum(criterion(torch.sigmoid(output), alpha) for output in outputs)
         return total
 
-    began = 0.0
-    for step in range(steps + 2):
-        if step == 2:
-            began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
-            outputs = model(images)
+    def step(_number: int) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
+            outputs = [output.float() for output in model(images)]
         if loop == "plain":
             loss = plain_loss(outputs)
         else:
@@ -115,4 +198,5 @@ def _measure(loop: str, size: int, batch: int, steps: int) -> float:
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-    return steps * batch / (time.perf_counter() - began)
+
+    return step

@@ -9,7 +9,9 @@ they come from and which split they belong to:
 ``"mask": "alpha"`` means the picture's own alpha channel, ``"mask": null`` a scene with
 nobody in it. With ``"thing": true`` as well, the picture is the cut-out of an object or animal,
 to be pasted into scenes as something that is nobody. ``"bystanders"`` is the path of a trimap of
-people whom the mask leaves out (:mod:`.unlabelled`). Further keys are kept in
+people whom the mask leaves out (:mod:`.unlabelled`), ``"teacher"`` that of an 8-bit matte that
+networks drew, ``"teacher_weight"`` that of how far they agreed, and ``"thing_mask"``, in a scene,
+that of the mask of a thing that may be cut out. Further keys are kept in
 :attr:`Row.extra` and written back unchanged. Of these, ``"detector"`` says what looked for the
 people of ``"boxes"``; null, nothing but the mask did.
 """
@@ -42,7 +44,9 @@ THRESHOLD = 128
 LABELLED = 0.35
 
 _ALPHA: Literal["alpha"] = "alpha"
-_KEYS = ("image", "mask", "source", "split", "licence", "bystanders")
+#: Keys that name further files.
+_FILES = ("bystanders", "teacher", "teacher_weight", "thing_mask")
+_KEYS = ("image", "mask", "source", "split", "licence", *_FILES)
 
 
 class SizeError(DataError):
@@ -68,6 +72,13 @@ class Row:
     #: Absolute path of a trimap of people whom the mask leaves out: 0 nobody, 128 unknown, 255
     #: a person. None if nobody drew them.
     bystanders: Path | None = None
+    #: Absolute path of a matte, 8-bit and of any size, that networks drew; None, none did. Beside
+    #: a mask it says where the edge runs; without, it is all that is known.
+    teacher: Path | None = None
+    #: Absolute path of how far to trust it: 255 wholly, 0 not at all. None: wholly.
+    teacher_weight: Path | None = None
+    #: Absolute path of the mask of a thing in a scene.
+    thing_mask: Path | None = None
 
     @property
     def is_thing(self) -> bool:
@@ -130,7 +141,7 @@ def read_manifest(path: Path | str, *, check_files: bool = True) -> list[Row]:
         _parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()
     ]
     for row in rows if check_files else ():
-        for file in (row.image, row.mask, row.bystanders):
+        for file in (row.image, row.mask, *(getattr(row, key) for key in _FILES)):
             if isinstance(file, Path) and not file.is_file():
                 raise DataError(
                     f"{row.where}: {file} does not exist; restore it, remove the line, or run "
@@ -153,7 +164,7 @@ def to_json(row: Row, folder: Path) -> str:
         "source": row.source,
         "split": row.split,
         "licence": row.licence,
-        **({"bystanders": _relative(row.bystanders, folder)} if row.bystanders else {}),
+        **{key: _relative(file, folder) for key in _FILES if (file := getattr(row, key))},
         **row.extra,
     }
     return json.dumps(content, ensure_ascii=False)
@@ -306,7 +317,7 @@ def _parse(line: str, path: Path, number: int) -> Row:
         licence=content.get("licence") or "",
         extra={key: value for key, value in content.items() if key not in _KEYS},
         where=where,
-        bystanders=folder / content["bystanders"] if content.get("bystanders") else None,
+        **{key: folder / content[key] for key in _FILES if content.get(key)},
     )
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from u2net_human_plugin.boxes import clip_xyxy
 from u2net_human_plugin.people import crops_xyxy
 
-from .manifest import LABELLED, Row
+from .manifest import LABELLED, THRESHOLD, Row, SizeError, open_image
 
 if TYPE_CHECKING:
     from ..predictors import Segment
@@ -26,6 +26,11 @@ FOUND = 0.2
 AROUND = 0.08
 #: The trimap's middle value.
 UNKNOWN = 128
+#: Tables that pick one of a trimap's values, as 255.
+IS_UNKNOWN = [255 if value == UNKNOWN else 0 for value in range(256)]
+IS_PERSON = [255 if value == 255 else 0 for value in range(256)]
+#: One that makes a soft mask binary.
+IS_SOLID = [255 if value >= THRESHOLD else 0 for value in range(256)]
 
 Box = tuple[float, float, float, float]
 
@@ -38,6 +43,29 @@ def left_out(row: Row, mask: Image.Image) -> list[Box]:
         if inside.size and inside.mean() < 255 * LABELLED:
             found.append((left, top, right, bottom))
     return found
+
+
+def bystanders(row: Row, mask: Image.Image) -> Image.Image:
+    """The trimap of whom ``mask`` leaves out; unknown in all of their boxes if nobody drew them.
+
+    Raises:
+        DataError: the row's trimap cannot be read or is of another size than ``mask``.
+    """
+    if row.bystanders is not None:
+        drawn = open_image(row.bystanders, row.where).convert("L")
+        if drawn.size != mask.size:
+            raise SizeError(
+                f"{row.bystanders}: is {drawn.width}x{drawn.height} pixels, {row.name} "
+                f"{mask.width}x{mask.height}; run "
+                "`python -m u2net_human_plugin.finetune complete` again."
+            )
+        return drawn
+    unknown = Image.new("L", mask.size, 0)
+    for left, top, right, bottom in left_out(row, mask):
+        box = (round(left), round(top), round(right), round(bottom))
+        ImageDraw.Draw(unknown).rectangle(box, fill=UNKNOWN)
+    unknown.paste(0, (0, 0), mask.point(IS_SOLID))
+    return unknown
 
 
 def trimap(

@@ -262,6 +262,8 @@ def training_command(arguments: Mapping[str, Any]) -> str:
     """The command line that a training record's arguments stand for."""
     words = ["python", "-m", "finetune", "train"]
     for name, value in arguments.items():
+        if name == "recipe":  # a file's content, which the record holds in full
+            continue
         option = "--" + {"manifests": "manifest"}.get(name, name).replace("_", "-")
         values = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
         for entry in values if isinstance(values, list) else [values]:

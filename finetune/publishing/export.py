@@ -58,7 +58,7 @@ def export(
         typer.Option(help="model to compare with  [default: what is there, or the bundled one]"),
     ] = None,
     decoder: Annotated[
-        str | None, typer.Option(help="half or full  [default: half for lite, full for full]")
+        str | None, typer.Option(help="half or full  [default: full for full, else half]")
     ] = None,
     force: Annotated[bool, typer.Option(help="write them even if worse or not compared")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="compare on so many pictures")] = None,
@@ -108,6 +108,11 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
         if chosen not in ("half", "full"):
             raise WeightsError(f"--decoder {chosen}: expected half or full.")
         model.decoder = chosen
+    if not all(bool(values.isfinite().all()) for values in model.state_dict().values()):
+        raise WeightsError(
+            f"{checkpoint}: holds weights that are not finite; the training that wrote it "
+            "diverged. Export an earlier checkpoint, or train again at a lower --rate."
+        )
     difference = write_onnx(model, folder / f"{NAME}.onnx")
     return {
         "name": NAME,

@@ -12,198 +12,203 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageFilter
+from filelock import FileLock
 from torch import Tensor
 
-#: What one picture holds, by name: channels of uint8. ``weight`` 0 does not count;
-#: ``before`` is the answer of the network that must not be forgotten.
-PLANES: Mapping[str, int] = {"rgb": 3, "alpha": 1, "weight": 1, "before": 1}
+from u2net_human_plugin.errors import DataError
 
+from ..files import TEMPORARY
+from .items import Item, Kind, decoded
 
-@dataclass(frozen=True)
-class Item:
-    """One picture for the bank, before it is decoded.
-
-    ``band`` is the distance from the mask's contour, in pixels of the file, within which its
-    maker is not to be trusted: there a teacher's matte has the word, if there is one, and
-    else nobody. ``teacher`` and ``before`` are mattes (H,W) uint8 of any size, or None.
-    """
-
-    image: Path
-    #: A mask file, "alpha" for the image's own alpha channel, None for nobody.
-    mask: Path | str | None
-    #: Sampled in proportion to it.
-    share: float = 1.0
-    #: "photo", "scene" (nobody in it) or "cutout" (only to be pasted).
-    kind: str = "photo"
-    #: Of something that is nobody and may be pasted; as ``mask``.
-    thing: Path | None = None
-    band: float = 0.0
-    teacher: npt.NDArray[np.uint8] | None = None
-    before: npt.NDArray[np.uint8] | None = None
+#: What the arrays of a picture hold, by name: channels of uint8. ``weight`` 0 does not count.
+PLANES: Mapping[str, int] = {"rgb": 3, "alpha": 1, "weight": 1}
+#: Part of a GPU's free memory that pictures may take; the rest is the network's.
+_GPU_SHARE = 0.5
+_DESCRIPTION = "bank.json"
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Decoded pictures. All tensors are on one device; ``planes`` are (N,C,R,R) uint8."""
+    """Decoded pictures; ``planes`` are (N,C,R,R) uint8, of :data:`PLANES`, and of ``before``.
 
+    ``before``, if there, is the answer of a network that must not be forgotten, see
+    :mod:`.forgetting`. All other tensors are on the device on which batches are made; planes too
+    large for it stay in main memory, or on disk.
+    """
+
+    folder: Path
     planes: Mapping[str, Tensor]
     #: (N,) float32: width divided by height of the file.
     aspect: Tensor
     #: (N,4) float32 xyxy in 0…1: the hull of the alpha matte; all zero where it is empty.
     box_xyxy: Tensor
+    #: (N,) float32: pictures of a kind are drawn in proportion to it.
     share: Tensor
-    kinds: Sequence[str]
+    kinds: Sequence[Kind]
+    #: (K,) int64: of whose alpha matte it is known that it is of something that is nobody.
     things: Tensor
-    #: (N,) bool: whether ``before`` is known.
-    has_before: Tensor
 
     @property
     def side(self) -> int:
         """Side of the stored squares, in pixels."""
         return int(self.planes["rgb"].shape[-1])
 
-    def pool(self, kind: str) -> Tensor:
+    def pool(self, kind: Kind) -> Tensor:
         """Indices of the pictures of a kind: (K,) int64."""
         found = [number for number, name in enumerate(self.kinds) if name == kind]
         return torch.tensor(found, dtype=torch.long, device=self.share.device)
 
+    def on(self, device: torch.device) -> Bank:
+        """The same pictures for batches on ``device``."""
+        planes = self.planes
+        if device.type == "cuda":
+            wanted = sum(plane.nbytes for plane in planes.values())
+            if wanted < _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+                planes = {name: plane.to(device) for name, plane in planes.items()}
+        moved = {name: getattr(self, name).to(device) for name in _SMALL}
+        return replace(self, planes=planes, **moved)
 
-def decode(items: Sequence[Item], side: int, folder: Path, threads: int | None = None) -> Bank:
-    """Decode ``items`` into files in ``folder``, or use those that an earlier call left there.
+
+_SMALL = ("aspect", "box_xyxy", "share", "things")
+
+
+def decode(
+    items: Sequence[Item],
+    side: int,
+    folder: Path,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Bank:
+    """Decode ``items`` into a folder in ``folder``, or use what an earlier call left there.
+
+    Several processes may call it at once: one decodes, the others wait. A folder belongs to its
+    pictures, their masks and ``side``, as their files are now; whatever is not used any more may
+    be removed at any time.
 
     Args:
         items: in the order of the bank.
         side: of the stored squares, in pixels; wants to be a little above the network's input.
-        folder: for the arrays, 7 bytes a stored pixel; made if missing.
+        folder: for the arrays, 5 bytes a stored pixel; made if missing.
         threads: at most as many pictures are decoded at a time.
+        progress: called with the number of decoded pictures, now and then.
 
     Raises:
-        OSError: a file cannot be read or written; nothing half-written is used later.
+        DataError: pictures or masks cannot be used, of which it names all, or the disk is full.
+            Nothing half-written is used later.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     key = _key(items, side)
-    ready = folder / "bank.json"
-    known = json.loads(ready.read_text("utf-8")) if ready.is_file() else {}
-    if known.get("key") != key:
-        ready.unlink(missing_ok=True)
-        known = _decode_all(items, side, folder, threads) | {"key": key}
-        temporary = folder / "bank.json.tmp"
-        temporary.write_text(json.dumps(known), "utf-8")
-        os.replace(temporary, ready)
-    planes = {
-        name: torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="r+")) for name in PLANES
-    }
+    place = folder / key[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (place / _DESCRIPTION).is_file():
+            for stale in folder.glob(f"*{TEMPORARY}"):  # of a run that was killed
+                shutil.rmtree(stale)
+            staging = folder / f"{place.name}{TEMPORARY}"
+            staging.mkdir()
+            try:
+                description = _decode_all(items, side, staging, threads, progress)
+                (staging / _DESCRIPTION).write_text(json.dumps(description), "utf-8")
+                os.replace(staging, place)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    known = json.loads((place / _DESCRIPTION).read_text("utf-8"))
     return Bank(
-        planes=planes,
+        folder=place,
+        planes={name: mapped(place / f"{name}.npy") for name in PLANES},
         aspect=torch.tensor(known["aspect"]),
         box_xyxy=torch.tensor(known["boxes"]),
         share=torch.tensor([item.share for item in items]),
         kinds=[item.kind for item in items],
-        things=torch.tensor([n for n, item in enumerate(items) if item.thing], dtype=torch.long),
-        has_before=torch.tensor([item.before is not None for item in items]),
+        things=torch.tensor([n for n, item in enumerate(items) if item.is_thing], dtype=torch.long),
     )
 
 
+def mapped(path: Path) -> Tensor:
+    """An array of a file, mapped into memory: what is written to it is not written to the file."""
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
 def _decode_all(
-    items: Sequence[Item], side: int, folder: Path, threads: int | None
+    items: Sequence[Item],
+    side: int,
+    folder: Path,
+    threads: int | None,
+    progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
+    room, wanted = shutil.disk_usage(folder).free, len(items) * side**2 * sum(PLANES.values())
+    if wanted > room:
+        # Writing to a mapped file on a full disk would end the process without a word.
+        raise DataError(
+            f"{folder.parent}: {len(items)} pictures of {side}x{side} take "
+            f"{wanted / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free; make room, choose another "
+            "--cache, or a smaller --side."
+        )
     arrays = {
         name: np.lib.format.open_memmap(
             folder / f"{name}.npy", "w+", np.uint8, (len(items), channels, side, side)
         )
         for name, channels in PLANES.items()
     }
+    aspects, boxes = [1.0] * len(items), [[0.0] * 4] * len(items)
+    failures: dict[int, str] = {}
 
-    def fill(number: int) -> tuple[float, list[float]]:
-        aspect, content = _decoded(items[number], side)
-        for name, plane in content.items():
-            arrays[name][number] = plane
-        return aspect, _hull(arrays["alpha"][number, 0] if content else None)
+    def fill(number: int) -> None:
+        try:
+            picture = decoded(items[number], side)
+        except DataError as error:
+            failures[number] = str(error)
+            return
+        for name, array in arrays.items():
+            array[number] = getattr(picture, name)
+        aspects[number], boxes[number] = picture.aspect, _hull(picture.alpha)
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        found = list(pool.map(fill, range(len(items))))
+    pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 16))
+    try:
+        waiting = [pool.submit(fill, number) for number in range(len(items))]
+        for done, future in enumerate(as_completed(waiting), start=1):
+            future.result()
+            if progress is not None:
+                progress(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if failures:
+        raise DataError("\n".join(failures[number] for number in sorted(failures)))
     for array in arrays.values():
         array.flush()
-    return {"aspect": [aspect for aspect, _ in found], "boxes": [box for _, box in found]}
+    return {"aspect": aspects, "boxes": boxes}
 
 
-def _decoded(item: Item, side: int) -> tuple[float, dict[str, npt.NDArray[np.uint8]]]:
-    with Image.open(item.image) as file:
-        picture = file.convert("RGBA" if item.mask == "alpha" else "RGB")
-    size = (side, side)
-    rgb = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
-    if item.mask == "alpha":
-        mask = picture.getchannel("A")
-    elif item.mask is not None:
-        with Image.open(item.mask) as file:
-            mask = file.convert("L")
-    elif item.thing is not None:
-        with Image.open(item.thing) as file:
-            mask = file.convert("L")
-    else:
-        mask = Image.new("L", picture.size)
-    alpha = np.asarray(mask.resize(size, Image.Resampling.BOX))
-    weight = np.full((side, side), 255, np.uint8)
-    if item.band and item.mask is not None:
-        unsure = _band(mask, item.band, size)
-        if item.teacher is not None:
-            alpha = np.where(unsure, _resized(item.teacher, size), alpha)
-        else:
-            weight[unsure] = 0
-    before = np.zeros((side, side), np.uint8)
-    if item.before is not None:
-        before = _resized(item.before, size)
-    aspect = picture.width / picture.height
-    planes = {"rgb": rgb.transpose(2, 0, 1), "alpha": alpha, "weight": weight, "before": before}
-    return aspect, planes
-
-
-def _resized(matte: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(matte).resize(size, Image.Resampling.BILINEAR))
-
-
-def _band(mask: Image.Image, pixels: float, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Within ``pixels`` of the contour of ``mask``, on a grid of ``size``."""
-    reach = max(1, round(pixels))
-    side = 2 * reach + 1
-    grown, shrunk = (
-        np.asarray(mask.filter(kind(side)).resize(size, Image.Resampling.BILINEAR), np.int16)
-        for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter)
-    )
-    unsure: npt.NDArray[np.bool_] = grown - shrunk > 127
-    return unsure
-
-
-def _hull(alpha: npt.NDArray[np.uint8] | None) -> list[float]:
-    if alpha is None or not (alpha > 100).any():
+def _hull(alpha: npt.NDArray[np.uint8]) -> list[float]:
+    """Left, top, right and bottom of what is more than a haze, in 0…1."""
+    seen = alpha > 100
+    if not seen.any():
         return [0.0, 0.0, 0.0, 0.0]
-    rows, columns = ((alpha > 100).any(axis) for axis in (1, 0))
-    (top, bottom), (left, right) = (np.nonzero(line)[0][[0, -1]] for line in (rows, columns))
-    side = alpha.shape[0]
-    return [float(v) / side for v in (left, top, right + 1, bottom + 1)]
+    (top, bottom), (left, right) = (np.nonzero(seen.any(axis))[0][[0, -1]] for axis in (1, 0))
+    return [float(value) / len(alpha) for value in (left, top, right + 1, bottom + 1)]
 
 
 def _key(items: Sequence[Item], side: int) -> str:
     """A hash of everything that the arrays depend on."""
     digest = hashlib.sha256(f"{side}".encode())
     for part in _parts(items):
-        digest.update(part)
+        digest.update(part.encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
-def _parts(items: Sequence[Item]) -> Iterator[bytes]:
+def _parts(items: Sequence[Item]) -> Iterator[str]:
     for item in items:
-        about = (item.image, item.image.stat().st_size, item.mask, item.thing, item.band)
-        yield repr(tuple(map(str, about))).encode()
-        for matte in (item.teacher, item.before):
-            yield b"-" if matte is None else hashlib.sha256(matte.tobytes()).digest()
+        yield f"\n{item.kind} {item.band} {item.row.extra.get('boxes')}"
+        for file in item.files:
+            about = file.stat()
+            yield f"\t{file} {about.st_size} {about.st_mtime_ns}"

@@ -22,7 +22,7 @@ from u2net_human_plugin.errors import DataError, WeightsError
 from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
 
 from ..data.manifest import Row
-from ..files import write_text, written_atomically
+from ..files import written_atomically
 
 
 class Ema:
@@ -55,16 +55,27 @@ def official_state(model: U2Net) -> dict[str, Tensor]:
 
 
 def save(path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
-    """Write a checkpoint and its JSON twin.
+    """Write a checkpoint and its JSON twin; if either cannot be written, both stay as they were.
 
-    The twin goes first: a kill between the two leaves the old checkpoint with a newer
-    description of the same run, never a checkpoint without one.
+    Of the two finished files the twin takes its place first: a kill in between leaves the old
+    checkpoint with a newer description of the same run, never a checkpoint without one.
+
+    Raises:
+        DataError: the disk is full, or may not be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    twin = path.with_suffix(".json")
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_text(path.with_suffix(".json"), text)
-    with written_atomically(path) as temporary:
-        torch.save(content, temporary)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_atomically(path) as checkpoint, written_atomically(twin) as description:
+            torch.save(content, checkpoint)
+            description.write_text(text, "utf-8", errors="backslashreplace")
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError when a disk is full
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: cannot be written ({reason}); what was there before is still there. Make "
+            "room, or see to the folder's permissions, then go on with --resume."
+        ) from None
 
 
 def record_of(checkpoint: Path) -> dict[str, Any] | None:

@@ -69,7 +69,6 @@ def compose(
             PeopleDataset,
             Material([*people, *scenes, *things], parse_coarse(coarse)),
             seed=seed,
-            augmented=False,
             height_bands=parse_heights(heights) if heights else HEIGHT_BANDS,
             longest_side=(side, side) if side else LONGEST_SIDE,
             beside=beside,

@@ -143,32 +143,6 @@ def backdrop(rng: Rng, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(ramp.clip(0, 255).astype(np.uint8))
 
 
-def framed_tightly(rng: Rng, sample: Sample) -> Sample:
-    """Cut the picture down to its people and a little room, whatever shape that has.
-
-    So do cut-out shops and the person crop of inference; stretched to the network's square,
-    a standing figure becomes very wide then.
-    """
-    box = sample.alpha.getbbox()
-    if box is None or max(box[2] - box[0], box[3] - box[1]) < 150:
-        return sample
-    room = rng.uniform(0, 0.3, 4) * (rng.random(4) < 0.8)
-    width, height = box[2] - box[0], box[3] - box[1]
-    frame = (
-        max(0, round(box[0] - room[0] * width)),
-        max(0, round(box[1] - room[1] * height)),
-        min(sample.alpha.width, round(box[2] + room[2] * width)),
-        min(sample.alpha.height, round(box[3] + room[3] * height)),
-    )
-    return Sample(
-        sample.image.crop(frame),
-        sample.alpha.crop(frame),
-        sample.weight.crop(frame),
-        sample.persons,
-        height / (frame[3] - frame[1]),
-    )
-
-
 def random_canvas(
     rng: Rng, scene: Image.Image, longest_side: tuple[int, int] = LONGEST_SIDE
 ) -> tuple[int, int]:
@@ -245,28 +219,6 @@ def composite(
         alpha.paste(marked, position, piece.alpha)
         weight.paste(255, position, piece.alpha)
     return Sample(canvas, alpha, weight, len(sizes), max(sizes, default=0.0))
-
-
-def behind_people(rng: Rng, sample: Sample, things: Sequence[CutOut], softness: float) -> Sample:
-    """Paste ``things`` behind the people of a photo, whose masks stay as they are.
-
-    ``softness`` is that of :func:`cut_out`, by which the people are put back in front.
-    """
-    piece, box = cut_out(sample.image, sample.alpha, softness), sample.alpha.getbbox()
-    if piece is None or box is None:
-        return sample
-    base = (sample.alpha, sample.weight)
-    furnished = composite(rng, sample.image, _nobody, [], base=base, things=things)
-    furnished.image.paste(piece.image, box[:2], piece.alpha)
-    # Where people are, or their contour, as much is known as before.
-    furnished.weight.paste(sample.weight, (0, 0), sample.alpha)
-    return furnished._replace(
-        alpha=sample.alpha, persons=sample.persons, person_height=sample.person_height
-    )
-
-
-def _nobody(height: float) -> CutOut:
-    raise AssertionError(f"no person of height {height} was asked for")
 
 
 def _scaled(rng: Rng, piece: CutOut, height: float, enlargement: float = MAX_ENLARGEMENT) -> CutOut:

@@ -1,7 +1,7 @@
-"""Training pictures: real photos, photos with people added, composites, empty scenes.
+"""Pictures to measure with: real photos, photos with people added, composites, empty scenes.
 
-Picture number ``n`` of a run depends on nothing but the seed and ``n``. Any worker, any
-process and any resumed run therefore sees the very same sequence.
+Rendered at their own size, for `compose` and for the validation of `train`, which learns from
+:mod:`.batch`. Picture number ``n`` depends on nothing but the seed and ``n``.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode, functional
 
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import SIZE, normalize
 
-from ..data.manifest import Row, SizeError, alpha_of, load_image, load_mask, open_image, upright
-from ..data.unlabelled import UNKNOWN, left_out
-from . import augment
+from ..data.manifest import Row, alpha_of, load_image, load_mask, open_image, upright
+from ..data.unlabelled import IS_PERSON, IS_UNKNOWN, bystanders
 from .composition import (
     HEIGHT_BANDS,
     LONGEST_SIDE,
@@ -29,38 +27,27 @@ from .composition import (
     Rng,
     Sample,
     backdrop,
-    behind_people,
     beside_people,
     composite,
     cut_out,
     cut_out_rgba,
     draw_heights,
-    framed_tightly,
     random_canvas,
     scene_crop,
 )
 from .distractors import cloth, hung, shape
-from .warp import bent, turned
+from .items import rounded, shows_nobody
 
-#: How often a picture with people is cut down to them, and a scene is a plain backdrop.
-TIGHT, PLAIN = 0.2, 0.2
-#: How often a picture is bent like rubber, and turned on its side or head.
-BENT, TURNED = 0.2, 0.06
+#: How often a scene is a plain backdrop.
+PLAIN = 0.2
 #: How often a scene with people, and an empty one, has up to three things in it,
 THINGS, THINGS_IN_EMPTY = 0.6, 0.65
-#: how often a real photo has one or two behind its people,
-BEHIND = 0.5
 #: and how often such a thing is a cut-out, if there are any, instead of a mere shape.
 REAL_THINGS = 0.5
 #: How often a mere shape is of striped cloth: flags beside people were taken for clothes.
 CLOTH = 0.7
 #: How often cloth hangs as the rectangle that it is, instead of being cut to a shape.
 HUNG = 0.5
-#: How often a scene is what a photo shows beside its people, instead of an empty scene.
-BESIDE = 0.5
-#: Tables that pick one of a trimap's values, as 255.
-_IS_UNKNOWN = [255 if value == UNKNOWN else 0 for value in range(256)]
-_IS_PERSON = [255 if value == 255 else 0 for value in range(256)]
 
 
 @dataclass(frozen=True)
@@ -90,7 +77,7 @@ class Material:
     """
 
     rows: Sequence[Row]
-    coarse: Mapping[str, int] = field(default_factory=dict)
+    coarse: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.photos and not self.people:
@@ -111,7 +98,7 @@ class Material:
     @property
     def scenes(self) -> list[Row]:
         """Pictures without people, as far as is known."""
-        return [row for row in self.rows if row.is_scene and not row.has_unlabelled_person]
+        return [row for row in self.rows if shows_nobody(row)]
 
     @property
     def things(self) -> list[Row]:
@@ -119,15 +106,14 @@ class Material:
         return [row for row in self.rows if row.is_thing]
 
 
-class PeopleDataset(Dataset[dict[str, Tensor]]):
-    """An endless, reproducible supply of training pictures.
+class PeopleDataset:
+    """An endless, reproducible supply of pictures.
 
     Item ``n`` is a dict of float32 tensors: ``image`` (3,size,size) as the network takes
     it, ``alpha`` (1,size,size) in 0…1, ``weight`` (1,size,size) in 0…1. ``height_bands`` and
     ``longest_side`` hold for composites, see :func:`~.composition.draw_heights` and
     :func:`~.composition.random_canvas`. ``beside`` is how often a scene is what a photo
-    shows beside its people, see :func:`~.composition.beside_people`; None, :data:`BESIDE`
-    if ``augmented``, else never.
+    shows beside its people, see :func:`~.composition.beside_people`.
     """
 
     def __init__(
@@ -137,52 +123,40 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         size: int = SIZE,
         seed: int = 0,
         mix: Mix | None = None,
-        augmented: bool = True,
         height_bands: Sequence[tuple[float, float]] = HEIGHT_BANDS,
         longest_side: tuple[int, int] = LONGEST_SIDE,
-        beside: float | None = None,
+        beside: float = 0.0,
     ) -> None:
         self.material, self.size, self.seed = material, size, seed
         self.photos, self.people = material.photos, material.people
         self.scenes, self.things = material.scenes, material.things
         # In which it is known where everybody is.
         self.seen = [row for row in self.photos if row.was_searched]
-        self.mix, self.augmented = mix or Mix(), augmented
+        self.mix = mix or Mix()
         self.height_bands, self.longest_side = height_bands, longest_side
-        self.beside = (BESIDE if augmented else 0.0) if beside is None else beside
-        self.transform = augment.training(size) if augmented else augment.whole(size)
+        self.beside = beside
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         sample = self.sample(number)
-        image = tv_tensors.Image(torch.from_numpy(np.array(sample.image)).permute(2, 0, 1))
-        planes = np.stack([np.asarray(sample.alpha), np.asarray(sample.weight)])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(self._rng(number, 1).integers(2**62)))
-            image, planes = self.transform(image, tv_tensors.Mask(torch.from_numpy(planes)))
-        alpha, weight = planes.as_subclass(Tensor).float().div(255).split(1)
-        rgb = image.as_subclass(Tensor).permute(1, 2, 0).contiguous().numpy()
+        shown = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)
+        truth = torch.from_numpy(np.stack([np.asarray(sample.alpha), np.asarray(sample.weight)]))
+        size = [self.size, self.size]
+        image = functional.resize(shown, size, InterpolationMode.BICUBIC, antialias=True)
+        planes = functional.resize(truth, size, InterpolationMode.BILINEAR, antialias=True)
+        rgb = image.permute(1, 2, 0).contiguous().numpy()
+        alpha, weight = planes[:1].float() / 255, planes[1:].float() / 255
         return {"image": torch.from_numpy(normalize(rgb)), "alpha": alpha, "weight": weight}
 
     def sample(self, number: int) -> Sample:
-        """Picture ``number`` before augmentation, at its own size."""
-        rng = self._rng(number, 0)
+        """Picture ``number`` at its own size."""
+        rng = np.random.default_rng([self.seed, number, 0])
         kind = self.mix.draw(rng)
         if kind in ("photo", "group") and self.photos:
-            photo = self._photo(rng, number)
-            sample = photo if kind == "photo" else self._group(rng, photo)
-        else:
-            sample = self._scene(rng, empty=kind == "empty")
-        if not self.augmented:
-            return sample
-        for change, share in ((framed_tightly, TIGHT), (bent, BENT), (turned, TURNED)):
-            if rng.random() < share:
-                sample = change(rng, sample)
-        return sample
+            photo = self._photo(number)
+            return photo if kind == "photo" else self._group(rng, photo)
+        return self._scene(rng, empty=kind == "empty")
 
-    def _rng(self, number: int, stream: int) -> Rng:
-        return np.random.default_rng([self.seed, number, stream])
-
-    def _photo(self, rng: Rng, number: int) -> Sample:
+    def _photo(self, number: int) -> Sample:
         """Item ``number``'s photo: of as many items as there are photos, each has another one.
 
         Items of other kinds leave theirs out, so a photo comes up about once in that many items.
@@ -192,23 +166,18 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         row = self.photos[order[place]]
         image, mask = load_image(row), load_mask(row)
         weight = Image.new("L", mask.size, 255)
-        bystanders = _bystanders(row, mask)
+        trimap = bystanders(row, mask)
         pixels = self.material.coarse.get(row.source)
         if pixels:
-            mask = _rounded(mask, pixels)
+            mask = rounded(mask, pixels)
         box = mask.getbbox()
         height = (box[3] - box[1]) / mask.height if box else 0.0
         # Where nobody knows whether somebody is there.
-        weight.paste(0, (0, 0), ImageChops.subtract(bystanders.point(_IS_UNKNOWN), mask))
-        everybody = ImageChops.lighter(mask, bystanders.point(_IS_PERSON))
-        sample = Sample(image, everybody, weight, int(box is not None), height)
-        if self.augmented and rng.random() < BEHIND:
-            things = [self._thing(rng) for _ in range(int(rng.integers(1, 3)))]
-            sample = behind_people(rng, sample, things, _softness(pixels))
+        weight.paste(0, (0, 0), ImageChops.subtract(trimap.point(IS_UNKNOWN), mask))
+        everybody = ImageChops.lighter(mask, trimap.point(IS_PERSON))
         if pixels:
-            weight = ImageChops.subtract(sample.weight, _contour(mask, pixels))
-            sample = sample._replace(weight=weight)
-        return sample
+            weight = ImageChops.subtract(weight, _contour(mask, pixels))
+        return Sample(image, everybody, weight, int(box is not None), height)
 
     def _group(self, rng: Rng, photo: Sample) -> Sample:
         heights = draw_heights(rng, int(rng.integers(1, 4)), self.height_bands)
@@ -284,7 +253,7 @@ class PeopleDataset(Dataset[dict[str, Tensor]]):
         mask = load_mask(row)
         pixels = self.material.coarse.get(row.source)
         if pixels:
-            mask = _rounded(mask, pixels)
+            mask = rounded(mask, pixels)
         return cut_out(load_image(row), mask, _softness(pixels))
 
 
@@ -296,37 +265,12 @@ def _rgba(row: Row) -> Image.Image:
     return image
 
 
-def _bystanders(row: Row, mask: Image.Image) -> Image.Image:
-    """The trimap of whom ``mask`` leaves out; unknown in all of their boxes if nobody drew them."""
-    if row.bystanders is not None:
-        drawn = open_image(row.bystanders, row.where).convert("L")
-        if drawn.size != mask.size:
-            raise SizeError(
-                f"{row.bystanders}: is {drawn.width}x{drawn.height} pixels, {row.name} "
-                f"{mask.width}x{mask.height}; run "
-                "`python -m u2net_human_plugin.finetune complete` again."
-            )
-        return drawn
-    trimap = Image.new("L", mask.size, 0)
-    for left, top, right, bottom in left_out(row, mask):
-        box = (round(left), round(top), round(right), round(bottom))
-        ImageDraw.Draw(trimap).rectangle(box, fill=UNKNOWN)
-    trimap.paste(0, (0, 0), mask)
-    return trimap
-
-
-def _softness(pixels: int | None) -> float:
+def _softness(pixels: float | None) -> float:
     """How far the edge of a cut-out is softened, with steps of ``pixels`` in its mask or none."""
     return 0.7 * pixels if pixels else 1.3
 
 
-def _rounded(mask: Image.Image, pixels: int) -> Image.Image:
-    """Round off steps of about ``pixels`` in a binary mask."""
-    blurred = mask.filter(ImageFilter.GaussianBlur(0.7 * pixels))
-    return blurred.point([255 if value >= 128 else 0 for value in range(256)])
-
-
-def _contour(mask: Image.Image, pixels: int) -> Image.Image:
+def _contour(mask: Image.Image, pixels: float) -> Image.Image:
     """The band within ``pixels`` of the mask's contour, as 255."""
     side = 2 * pixels + 1
     grown = mask.filter(ImageFilter.BoxBlur(pixels))

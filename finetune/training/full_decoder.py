@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_norm
 
-from .dataset import PeopleDataset
 from .losses import deep_supervision
-from .run import Run, StopRequest, batches, progress_bar, rate_at
+from .progress import progress
+from .run import Run, Supply, finite, rate_at
+from .stop import StopRequest
 
 
-def fit_full_resolution(
-    run: Run, model: U2Net, dataset: PeopleDataset, stop_request: StopRequest
-) -> None:
+def fit_full_resolution(run: Run, model: U2Net, supply: Supply, stop_request: StopRequest) -> None:
     """Train only what the half decoder left out, so that d0 and d1 fit the rest again."""
     model.decoder = "full"
-    model = run.config.laid_out(fold_batch_norm(model)).to(run.accelerator.device)
+    run.config.laid_out(fold_batch_norm(model)).to(run.accelerator.device)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.split(".")[0] in FULL_RESOLUTION_PARTS)
     optimizer = torch.optim.Adam(
@@ -26,22 +23,20 @@ def fit_full_resolution(
     )
     steps = run.config.full_decoder_steps
     prepared, optimizer = run.accelerator.prepare(model, optimizer)
-    with progress_bar(run.accelerator) as progress:
-        task = progress.add_task("full decoder", total=steps, loss=math.nan)
-        for step, batch in enumerate(batches(run, dataset, run.total, run.total + steps)):
+    main = run.accelerator.is_main_process
+    with progress("full decoder", steps, shown=main) as advance:
+        for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(step, steps, run.config.rate, steps // 10)
-            outputs = prepared(batch["image"])[:2]
+            batch = supply(run.total + step)
+            outputs = prepared(batch.image)[:2]
             loss = deep_supervision(
-                outputs,
-                batch["alpha"],
-                batch["weight"],
-                edge=run.config.edge,
-                iou=run.config.iou,
+                outputs, batch.alpha, batch.weight, edge=run.config.edge, iou=run.config.iou
             )
+            value = finite(run, loss, optimizer.param_groups[0]["lr"])
             optimizer.zero_grad()
             run.accelerator.backward(loss)
             optimizer.step()
-            progress.update(task, completed=step + 1, loss=float(loss.detach()))
+            advance(step + 1, f"loss {value:.4f}")
             stop_request.check(run.accelerator)
     model.cpu().eval()

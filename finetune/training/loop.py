@@ -13,30 +13,32 @@ The real thing, on CPU, one GPU, or, by `accelerate launch -m finetune train …
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator
 
 from u2net_human_plugin.checkpoint import load_checkpoint
-from u2net_human_plugin.errors import DataError
-from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_norm
 
-from ..data.manifest import Row, read_manifest
+from ..data.manifest import read_manifest
 from ..data.splits import in_split
 from . import checkpoints
+from .batch import Batches
 from .batch_norm import calibrate
-from .dataset import Material, PeopleDataset
+from .dataset import Material
+from .forgetting import Remembering, memory_loss
 from .full_decoder import fit_full_resolution
+from .items import items_of
 from .losses import deep_supervision
-from .run import Run, Stop, StopRequest, TrainConfig, batches, progress_bar, rate_at
+from .progress import progress
+from .run import BEST, LAST, Run, Supply, TrainConfig, finite, rate_at, share_of
+from .start import bank_of, describe, groups, has_batch_norm, initial_network, saved_state
+from .stop import Stop, StopRequest
 from .validation import ValidationSet, predict, validate, validation_sets
 
 FINAL = "u2net_finetuned.pth"
-LAST = "last.pt"
-BEST = "best.pt"
 
 
 def train(
@@ -60,115 +62,111 @@ def train(
     rows = [row for path in config.manifests for row in read_manifest(path)]
     training = [row for row in rows if in_split(row, "train")]
     held = [row for row in rows if in_split(row, "val")]
-    material = Material(training, config.coarse)
-    epoch = config.epoch_size or len(material.photos) or len(material.people)
-    total = config.epochs * math.ceil(epoch / config.batch)
-
-    # ---- model, optimizer
-    torch.manual_seed(config.seed)
-    torch.backends.cudnn.benchmark = True  # all steps have the same shapes: one search serves all
+    items = items_of(training, config.coarse, config.recipe.sources)
+    data = describe(training, held)
+    saved = saved_state(config, data, resume or finish, finish)
     accelerator = Accelerator(
         cpu=config.device == "cpu",
         mixed_precision="bf16" if config.precision == "bf16" else "no",
         log_with="tensorboard",
         project_dir=str(config.out),
-        # One batch is shared out among the processes: the same run on one or on many.
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
-    dataset = PeopleDataset(material, size=config.size, seed=config.seed, mix=config.mix)
-    model = _initial_model(config, dataset)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.rate)
+
+    # ---- model, optimizer
+    torch.manual_seed(config.seed)
+    torch.backends.cudnn.benchmark = True  # all steps have the same shapes: one search serves all
+    network = initial_network(config)
+    bank = bank_of(items, config, accelerator)
+    batches = Batches(bank.on(accelerator.device), config.recipe, config.seed)
+    if config.batch_norm == "live" and not has_batch_norm(network):
+        pictures = batches.draw(0, 32, config.size).image.cpu()
+        calibrate(network, torch.split(pictures, config.batch))
+    model = Remembering(network) if config.remember else network
+    optimizer = torch.optim.Adam(groups(model, config), lr=config.rate)
+    epoch = config.epoch_size or sum(item.kind in ("photo", "cutout") for item in items)
+    total = config.epochs * math.ceil(epoch / config.batch)
     run = Run(
-        config,
-        accelerator,
-        model,
-        checkpoints.Ema(model, config.ema),
-        optimizer,
-        total,
-        _describe(training, held),
+        *(config, accelerator, model, checkpoints.Ema(network, config.ema), optimizer),
+        *(total, data),
     )
-    last = config.out / LAST
-    if (resume or finish) and last.is_file():
-        run.restore(last)
-    elif finish:
-        raise DataError(f"{last}: no such file; there is no stopped run to finish.")
-    elif last.is_file():
-        raise DataError(
-            f"{last}: a run is there already; add --resume to go on with it, or choose "
-            "another --out."
-        )
+    if saved is not None:
+        run.restore(saved)
     run.model, run.optimizer = accelerator.prepare(config.laid_out(model), optimizer)
     run.ema.model.to(accelerator.device)
+    supply = share_of(batches, config, accelerator)
 
     # ---- loop
-    accelerator.init_trackers("tensorboard")
+    # What a killed run logged after its last state would be shown beside what comes now.
+    purge = {"tensorboard": {"purge_step": run.step + 1}} if saved is not None else {}
+    accelerator.init_trackers("tensorboard", init_kwargs=purge)
     stop_request = StopRequest(minutes)
     try:
-        try:
-            with stop_request:
-                if not finish:
-                    people = any(row.mask is not None for row in held)
-                    kept = Material(held, config.coarse) if people else None
-                    _loop(run, dataset, _validation(accelerator, kept, config), stop_request)
-                final = _finish(run, dataset, stop_request)
-        except Stop as stop:
-            run.save(LAST)
-            accelerator.wait_for_everyone()  # none may end the others while this is being written
-            why = f"at step {run.step} of {total} ({stop})"
-            accelerator.print(f"stopped {why}; go on with --resume")
-            return None
-    except RuntimeError as error:
-        if not stop_request.reason or "DataLoader worker (pid" not in str(error):
-            raise
-        # The signal ended the processes that prepare pictures, too, as systemd's does. At what
-        # point of a step or of saving that struck is unknown, so the state that counts is the
-        # last one saved.
-        accelerator.print(f"stopped ({stop_request.reason}); go on with --resume")
+        with stop_request:
+            if not finish:
+                people = any(row.mask is not None for row in held)
+                kept = Material(held, config.coarse) if people else None
+                _loop(run, supply, _validation(accelerator, kept, config), stop_request)
+            final = _finish(run, supply, stop_request)
+    except Stop as stop:
+        run.save(LAST)
+        accelerator.wait_for_everyone()  # none may end the others while this is being written
+        why = f"at step {run.step} of {total} ({stop})"
+        accelerator.print(f"stopped {why}; go on with --resume")
         return None
     finally:
         accelerator.end_training()
+    if accelerator.is_main_process and config.cache is None:
+        shutil.rmtree(config.pictures, ignore_errors=True)
     return final
 
 
-def _loop(
-    run: Run, dataset: PeopleDataset, sets: list[ValidationSet], stop_request: StopRequest
-) -> None:
+def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: StopRequest) -> None:
     config, accelerator = run.config, run.accelerator
     encoder = [
         parameter
-        for name, parameter in accelerator.unwrap_model(run.model).named_parameters()
+        for name, parameter in run.network.named_parameters()
         if name.startswith("stage") and not name.split(".")[0].endswith("d")
     ]
     thawing = round(config.freeze_encoder * run.total)
     if not run.history and sets:
         _validate(run, sets)  # what the starting weights do
-    with progress_bar(accelerator) as progress:
-        task = progress.add_task("train", total=run.total, completed=run.step, loss=math.nan)
+    main = accelerator.is_main_process
+    with progress("step", run.total, run.step, shown=main) as advance:
         began, before = time.monotonic(), run.seconds
-        for batch in batches(run, dataset, run.step, run.total):
+        while run.step < run.total:
             run.model.train()
+            rate = rate_at(run.step, run.total, config.rate, config.warmup)
             for group in run.optimizer.param_groups:
-                group["lr"] = rate_at(run.step, run.total, config.rate, config.warmup)
-            outputs = run.model(batch["image"])
+                group["lr"] = rate * group["factor"]
+            batch = supply(run.step)
+            outputs = run.model(batch.image)
+            memory = torch.zeros((), device=batch.image.device)
+            if batch.before is not None:
+                outputs, remembered = outputs
+                memory = memory_loss(remembered, batch.before, batch.before_weight)
             loss = deep_supervision(
-                outputs, batch["alpha"], batch["weight"], edge=config.edge, iou=config.iou
+                outputs, batch.alpha, batch.weight, edge=config.edge, iou=config.iou
             )
+            value = finite(run, loss + config.remember_weight * memory, rate)
             run.optimizer.zero_grad()
-            accelerator.backward(loss)
+            accelerator.backward(loss + config.remember_weight * memory)
             if run.step < thawing:
                 for parameter in encoder:
                     parameter.grad = None
-            accelerator.clip_grad_norm_(run.model.parameters(), 5.0)
+            norm = accelerator.clip_grad_norm_(run.model.parameters(), 5.0)
+            finite(run, torch.as_tensor(norm, device=loss.device), rate, "gradient's norm")
             run.optimizer.step()
-            run.ema.update(accelerator.unwrap_model(run.model))
+            run.ema.update(run.network)
 
             run.step += 1
-            run.losses.append(float(accelerator.reduce(loss.detach(), "mean")))
+            run.losses.append(value)
             run.seconds = before + time.monotonic() - began
             recent = run.losses[-50:]
-            progress.update(task, completed=run.step, loss=sum(recent) / len(recent))
-            accelerator.log({"loss": run.losses[-1], "rate": group["lr"]}, run.step)
+            advance(run.step, f"loss {sum(recent) / len(recent):.4f}")
+            values = {"loss": value, "rate": rate}
+            if batch.before is not None:
+                values["memory"] = float(memory.detach())
+            accelerator.log(values, run.step)
             if run.step % config.validate_every == 0 or run.step == run.total:
                 _validate(run, sets)
             if run.step % config.save_every == 0 or run.step == run.total:
@@ -208,40 +206,24 @@ def _log_pictures(run: Run, sets: list[ValidationSet]) -> None:
         writer.add_images(f"validation/{validation_set.name}", torch.stack(rows), run.step)
 
 
-def _finish(run: Run, dataset: PeopleDataset, stop_request: StopRequest) -> Path:
+def _finish(run: Run, supply: Supply, stop_request: StopRequest) -> Path:
     """Write ``u2net_finetuned.pth`` from the best weights, complete with all decoder stages."""
     config = run.config
     run.accelerator.wait_for_everyone()  # the main process may still be writing it
     best = BEST if run.history else LAST  # without history nothing was ever measured
     model = load_checkpoint(config.out / best, config.decoder)
     if config.decoder == "half" and config.full_decoder_steps:
-        fit_full_resolution(run, model, dataset, stop_request)
+        fit_full_resolution(run, model, supply, stop_request)
     final = config.out / FINAL
     if run.accelerator.is_main_process:
         checkpoints.save(final, checkpoints.official_state(model), run.record())
     run.accelerator.wait_for_everyone()
+    if run.history and max(run.history, key=lambda entry: entry["score"])["step"] == 0:
+        run.accelerator.print(
+            f"note: nothing was gained: no validation came up to the starting weights' score of "
+            f"{run.best:.4f}, and these are the result"
+        )
     return final
-
-
-def _initial_model(config: TrainConfig, dataset: PeopleDataset) -> U2Net:
-    if config.init is None:
-        model = U2Net(config.variant, config.decoder)
-    else:
-        model = load_checkpoint(config.init, config.decoder)
-        if model.variant != config.variant:
-            raise DataError(
-                f"{config.init}: holds the {model.variant} U²-Net but --variant is "
-                f"{config.variant}; name the variant that the weights belong to."
-            )
-    if config.batch_norm == "frozen":
-        fold_batch_norm(model)
-    elif not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()):
-        pictures = [dataset[number]["image"] for number in range(32)]
-        calibrate(model, torch.split(torch.stack(pictures), config.batch))
-    if config.decoder == "half":
-        for name in FULL_RESOLUTION_PARTS:
-            model.get_submodule(name).requires_grad_(False)
-    return model
 
 
 def _validation(
@@ -251,18 +233,3 @@ def _validation(
         accelerator.print("nobody is held back for validation: the last weights will count as best")
         return []
     return validation_sets(material, config.validation_pictures, config.size)
-
-
-def _describe(training: list[Row], held: list[Row]) -> dict[str, Any]:
-    """What the run's data is, for its record."""
-    sources: dict[str, dict[str, Any]] = {}
-    for row in training:
-        entry = sources.setdefault(row.source, {"licence": row.licence, "pictures": 0})
-        entry["pictures"] += 1
-    return {
-        "sha256": checkpoints.data_hash(training, held),
-        "unordered_sha256": checkpoints.unordered_data_hash(training),
-        "training": len(training),
-        "held_back": len(held),
-        "sources": sources,
-    }

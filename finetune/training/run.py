@@ -1,37 +1,37 @@
-"""A training run's arguments and moving parts, and how it is saved, resumed and stopped."""
+"""A training run's arguments and moving parts, and how it is saved and resumed."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import platform
-import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
-from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.errors import DataError, PluginError
 from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.u2net import Decoder, U2Net, Variant
 
 from . import checkpoints
-from .dataset import Mix, PeopleDataset
+from .batch import Batch, Batches
+from .forgetting import Remembering
+from .recipe import Recipe, recipe_of
+
+LAST = "last.pt"
+BEST = "best.pt"
+#: Decoded pictures, in the run's folder unless there is a --cache.
+PICTURES = "pictures"
+
+#: Batch by number, for this process.
+Supply = Callable[[int], Batch]
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,41 @@ class TrainConfig:
     batch_norm: Literal["frozen", "live"] = "frozen"
     #: Share of the run for which the encoder keeps its weights.
     freeze_encoder: float = 0.0
-    coarse: dict[str, int] = field(default_factory=dict)
-    #: How often each kind of picture is drawn, see :class:`.dataset.Mix`.
-    mix: Mix = field(default_factory=Mix)
+    #: Source → pixels within which the contours of its masks cannot be trusted.
+    coarse: dict[str, float] = field(default_factory=dict)
+    #: How pictures are drawn and changed.
+    recipe: Recipe = field(default_factory=Recipe)
+    #: Side of the decoded pictures that batches are cut out of; 0, a little above ``size``.
+    side: int = 0
+    #: Weights whose answers must not be forgotten, and how much they count beside the truth.
+    remember: Path | None = None
+    remember_weight: float = 0.5
     seed: int = 0
     #: Steps that fit the full-resolution decoder stage after a half-decoder run.
     full_decoder_steps: int = 100
     validation_pictures: int = 48
     validate_every: int = 200
     save_every: int = 50
-    workers: int = 1
+    #: Folder for decoded pictures; None, the run's own, until it is complete.
+    cache: Path | None = None
     device: str = "auto"
     #: bf16: convolutions in bfloat16, weights and loss in float32.
     precision: Literal["fp32", "bf16"] = "fp32"
 
     #: A resumed run may differ from its start in these.
-    FREE = ("out", "validate_every", "save_every", "workers", "device", "full_decoder_steps")
+    FREE = ("out", "validate_every", "save_every", "cache", "device", "full_decoder_steps")
 
-    def laid_out(self, model: U2Net) -> U2Net:
+    @property
+    def stored_side(self) -> int:
+        """Side of the decoded pictures in pixels, a multiple of 16."""
+        return math.ceil((self.side or 1.1 * self.size) / 16) * 16
+
+    @property
+    def pictures(self) -> Path:
+        """Folder for decoded pictures."""
+        return self.cache or self.out / PICTURES
+
+    def laid_out(self, model: nn.Module) -> nn.Module:
         """``model`` with its weights in the memory layout that suits the precision, in place."""
         if self.precision == "bf16":  # the convolutions are half as fast on the usual layout
             return model.to(memory_format=torch.channels_last)
@@ -82,11 +99,21 @@ class TrainConfig:
 
     def record(self) -> dict[str, Any]:
         """As plain JSON values."""
-        plain = dataclasses.asdict(self)
-        plain["manifests"] = [str(path) for path in self.manifests]
-        return {
-            key: str(value) if isinstance(value, Path) else value for key, value in plain.items()
-        }
+        plain = {**dataclasses.asdict(self), "manifests": [str(path) for path in self.manifests]}
+        record: dict[str, Any] = json.loads(json.dumps(plain, default=str))
+        return record
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> TrainConfig:
+        """The arguments that :meth:`record` wrote down."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: value for key, value in record.items() if key in known}
+        for key in ("out", "init", "remember", "cache"):
+            if values.get(key) is not None:
+                values[key] = Path(values[key])
+        values["manifests"] = tuple(map(Path, values["manifests"]))
+        values["recipe"] = recipe_of(values["recipe"])
+        return cls(**values)
 
 
 @dataclass
@@ -95,7 +122,7 @@ class Run:
 
     config: TrainConfig
     accelerator: Accelerator
-    model: U2Net
+    model: nn.Module
     ema: checkpoints.Ema
     optimizer: torch.optim.Optimizer
     total: int
@@ -105,6 +132,14 @@ class Run:
     losses: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def network(self) -> U2Net:
+        """What is trained, without what is around it while that lasts."""
+        model = self.accelerator.unwrap_model(self.model)
+        network = model.network if isinstance(model, Remembering) else model
+        assert isinstance(network, U2Net)
+        return network
 
     def record(self) -> dict[str, Any]:
         """The JSON twin of a checkpoint."""
@@ -144,24 +179,8 @@ class Run:
             }
             checkpoints.save(self.config.out / name, content, self.record())
 
-    def restore(self, path: Path) -> None:
-        """Take up where ``path`` left off."""
-        content = checkpoints.load(path)
-        mine, saved = self.config.record(), content["arguments"]
-        for key, value in mine.items():
-            if key not in TrainConfig.FREE and saved.get(key) != value:
-                raise DataError(
-                    f"{path}: was made with --{key.replace('_', '-')} {saved.get(key)!r}, not "
-                    f"{value!r}; resume with the same arguments, or start anew in another --out."
-                )
-        # Earlier versions kept the second one, which knows nothing of order and held-back rows.
-        known = (self.data["sha256"], self.data["unordered_sha256"])
-        if content.get("data_sha256", known[0]) not in known:
-            raise DataError(
-                f"{path}: was trained on other pictures than {', '.join(mine['manifests'])} names "
-                "now, or in another order; bring them back, or start anew in another --out "
-                "(--init takes these weights)."
-            )
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Take up where :func:`resumable` content left off."""
         self.accelerator.unwrap_model(self.model).load_state_dict(content["raw"])
         self.ema.model.load_state_dict(content["ema"])
         self.ema.steps = content["ema_steps"]
@@ -169,6 +188,58 @@ class Run:
         self.step, self.best = content["step"], content["best"]
         self.losses, self.history = content["losses"], content["history"]
         self.seconds = content["seconds"]
+
+
+def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint that a run of ``config`` can go on from.
+
+    Raises:
+        DataError: it is damaged, or of a run with other arguments or pictures.
+    """
+    content = checkpoints.load(path)
+    mine, saved = config.record(), content["arguments"]
+    for key, value in mine.items():
+        if key not in TrainConfig.FREE and saved.get(key) != value:
+            raise DataError(
+                f"{path}: was made with --{key.replace('_', '-')} {saved.get(key)!r}, not "
+                f"{value!r}; resume with the same arguments, or start anew in another --out."
+            )
+    # Earlier versions kept the second one, which knows nothing of order and held-back rows.
+    known = (data["sha256"], data["unordered_sha256"])
+    if content.get("data_sha256", known[0]) not in known:
+        raise DataError(
+            f"{path}: was trained on other pictures than {', '.join(mine['manifests'])} names "
+            "now, or in another order; bring them back, or start anew in another --out "
+            "(--init takes these weights)."
+        )
+    return content
+
+
+class DivergedError(PluginError):
+    """A loss or a gradient is not finite: nothing that follows would be of use."""
+
+
+def finite(run: Run, loss: Tensor, rate: float, what: str = "loss") -> float:
+    """The value of ``loss``, as the mean over all processes.
+
+    Raises:
+        DivergedError: it is not finite; says from where to go on.
+    """
+    value = float(run.accelerator.reduce(loss.detach(), "mean"))
+    if math.isfinite(value):
+        return value
+    # What was measured is good for sure; what was saved last may have been on its way here.
+    good = run.config.out / (BEST if run.history else LAST)
+    state = checkpoints.record_of(good) if good.is_file() else None
+    remedy = (
+        f"the last good checkpoint is {good} of step {state['step']}: start from it with "
+        f"--init {good}, another --out and a lower --rate"
+        if state
+        else "no checkpoint had been saved before; start again with a lower --rate"
+    )
+    raise DivergedError(
+        f"the {what} is {value} at step {run.step}, at a rate of {rate:.2e}; {remedy}."
+    )
 
 
 def rate_at(step: int, total: int, peak: float, warmup: int) -> float:
@@ -179,98 +250,23 @@ def rate_at(step: int, total: int, peak: float, warmup: int) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1))))
 
 
-def batches(run: Run, dataset: PeopleDataset, first: int, end: int) -> Iterator[dict[str, Tensor]]:
-    """Batches number ``first`` up to ``end``, this process's share of each, on its device."""
-    config = run.config
-    if first >= end:
-        return
-    loader = DataLoader(
-        dataset,
-        batch_size=config.batch,
-        sampler=range(first * config.batch, end * config.batch),
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        worker_init_fn=_leave_process_group,
-        pin_memory=run.accelerator.device.type == "cuda",
-    )
-    try:
-        yield from run.accelerator.prepare(loader)
-    except DataError as error:
-        # Out of another process it comes with that one's traceback before the message.
-        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-        raise DataError(message) from None
+def share_of(batches: Batches, config: TrainConfig, accelerator: Accelerator) -> Supply:
+    """This process's part of every batch; each process draws one of its own.
 
-
-def _leave_process_group(_worker: int) -> None:
-    """Let a signal to the run's whole group, as from Ctrl-C, reach the run alone.
-
-    A worker that died of it would break off the step the run is in, or the saving of its state.
+    Raises:
+        DataError: a batch cannot be shared out evenly.
     """
-    if hasattr(os, "setpgrp"):  # not on Windows
-        os.setpgrp()
-
-
-def progress_bar(accelerator: Accelerator) -> Progress:
-    """A bar with loss and time left, on the main process only."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=not accelerator.is_main_process,
-    )
+    processes, index = accelerator.num_processes, accelerator.process_index
+    count, rest = divmod(config.batch, processes)
+    if rest:
+        raise DataError(
+            f"--batch {config.batch}: cannot be shared out among {processes} processes; choose a "
+            f"multiple of {processes}."
+        )
+    return lambda number: batches.draw(number * processes + index, count, config.size)
 
 
 def _hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"{os.cpu_count()} {platform.machine()} CPU cores, no GPU"
-
-
-class Stop(Exception):  # noqa: N818 - not an error: the run ends early but in order
-    """Raised in the loop when the run has to end early; ``last.pt`` is then written."""
-
-
-class StopRequest:
-    """Within it, Ctrl-C and SIGTERM, or a deadline, end the run between two steps.
-
-    An exception out of a signal handler could strike in the middle of an optimizer step,
-    and what is saved then would be no state the run ever had.
-    """
-
-    def __init__(self, minutes: float | None) -> None:
-        self.deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        self.reason = ""
-
-    def __enter__(self) -> StopRequest:
-        self.before = {
-            number: signal.signal(number, self._request)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def check(self, accelerator: Accelerator) -> None:
-        """Raise :class:`Stop` if any process of the run has been asked to end.
-
-        All of them have to call it after the same steps: one that went on alone would wait
-        for the others' gradients for ever.
-        """
-        if time.monotonic() > self.deadline:
-            self.reason = "time is up"
-        asked = bool(self.reason)
-        if accelerator.num_processes > 1:
-            answer = torch.tensor(float(asked), device=accelerator.device)
-            asked = bool(accelerator.reduce(answer, "sum"))
-        if asked:
-            raise Stop(self.reason or "another process was asked to stop")
-
-    def _request(self, number: int, _frame: object) -> None:
-        if self.reason:  # asked twice: at once, whatever is lost
-            raise KeyboardInterrupt
-        self.reason = signal.Signals(number).name

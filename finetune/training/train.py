@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from u2net_human_plugin.errors import PluginError
 from u2net_human_plugin.preprocess import SIZE
-
-if TYPE_CHECKING:
-    from .dataset import Mix
 
 
 def train(
@@ -26,13 +22,17 @@ def train(
         typer.Option(help="Starting weights: .pth (official, ours) or official .onnx."),
     ] = None,
     variant: Annotated[
-        str, typer.Option(help="full (44.0 M) or lite (1.13 M parameters).")
+        str,
+        typer.Option(
+            help="full (44.0 M), wide (6.7 M) or lite (1.13 M parameters). wide starts from lite "
+            "weights, too."
+        ),
     ] = "lite",
     decoder: Annotated[
         str,
         typer.Option(
             help="half: end at side output d2, 2.2 times faster; full: train everything. "
-            "[default: half for lite, full for full]"
+            "[default: full for full, else half]"
         ),
     ] = "",
     size: Annotated[
@@ -71,14 +71,28 @@ def train(
         list[str],
         typer.Option(help="SOURCE=PIXELS: masks of this source have steps of about PIXELS."),
     ] = [],  # noqa: B006 - typer's way to say "none"
-    mix: Annotated[
-        list[str],
+    recipe: Annotated[
+        Optional[Path],  # noqa: UP045 - as above
         typer.Option(
-            help="KIND=SHARE: how often photo, group (a photo with more people), scene (people "
-            "composed) and empty are drawn, in proportion. "
-            "[default: photo=0.4, group=0.17, scene=0.35, empty=0.08]"
+            help="TOML file: how pictures are drawn, composed and changed, where that differs "
+            "from the defaults in training/recipe.py."
         ),
-    ] = [],  # noqa: B006 - as above
+    ] = None,
+    side: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Side of the decoded pictures that batches are cut out of. "
+            "[default: a tenth more than --size]",
+        ),
+    ] = 0,
+    remember: Annotated[
+        Optional[Path],  # noqa: UP045 - as above
+        typer.Option(help="Weights whose answers a second head keeps giving, against forgetting."),
+    ] = None,
+    remember_weight: Annotated[
+        float, typer.Option(min=0, help="Factor of that head's loss.")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
     full_decoder_steps: Annotated[
         int, typer.Option(min=0, help="Steps that fit the rest after a half-decoder run.")
@@ -88,7 +102,17 @@ def train(
     ] = 48,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 200,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 50,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare pictures.")] = 1,
+    cache: Annotated[
+        Optional[Path],  # noqa: UP045 - as above
+        typer.Option(
+            help="Folder for decoded pictures, which other runs find there.  [default: in --out, "
+            "until the run is complete]"
+        ),
+    ] = None,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045 - as above
+        typer.Option(hidden=True, help="Ignored: pictures are decoded once."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")] = "auto",
     precision: Annotated[
         str,
@@ -114,8 +138,8 @@ def train(
 ) -> None:
     """Fine-tune U²-Net; the result is OUT/u2net_finetuned.pth."""
     choices = {
-        "variant": (variant, ("full", "lite")),
-        "decoder": (decoder or ("half" if variant == "lite" else "full"), ("full", "half")),
+        "variant": (variant, ("full", "wide", "lite")),
+        "decoder": (decoder or ("full" if variant == "full" else "half"), ("full", "half")),
         "batch-norm": (batch_norm, ("frozen", "live")),
         "device": (device, ("auto", "cpu")),
         "precision": (precision, ("fp32", "bf16")),
@@ -125,43 +149,49 @@ def train(
             raise typer.BadParameter(f"--{name} is {value!r}; choose from {', '.join(valid)}.")
     if batch_norm == "live" and batch < 16:
         typer.echo(f"note: with --batch {batch}, live statistics are noisy", err=True)
-    pixels, shares = parse_coarse(coarse), parse_mix(mix)
+    if workers is not None:
+        typer.echo("note: --workers is ignored; pictures are decoded once, then kept", err=True)
+    pixels = parse_coarse(coarse)
 
     from .memory import keep_freed_memory
 
     keep_freed_memory()
 
     from . import loop, run
+    from .recipe import Recipe, read_recipe
 
-    config = run.TrainConfig(
-        manifests=tuple(manifest),
-        out=out,
-        init=init,
-        variant=variant,  # type: ignore[arg-type] # checked above
-        decoder=choices["decoder"][0],  # type: ignore[arg-type]
-        size=size,
-        batch=batch,
-        epochs=epochs,
-        epoch_size=epoch_size,
-        rate=rate,
-        warmup=warmup,
-        ema=ema,
-        edge=edge,
-        iou=iou,
-        batch_norm=batch_norm,  # type: ignore[arg-type]
-        freeze_encoder=freeze_encoder,
-        coarse=pixels,
-        mix=shares,
-        seed=seed,
-        full_decoder_steps=full_decoder_steps,
-        validation_pictures=validation_pictures,
-        validate_every=validate_every,
-        save_every=save_every,
-        workers=workers,
-        device=device,
-        precision=precision,  # type: ignore[arg-type]
-    )
     try:
+        config = run.TrainConfig(
+            manifests=tuple(manifest),
+            out=out,
+            init=init,
+            variant=variant,  # type: ignore[arg-type] # checked above
+            decoder=choices["decoder"][0],  # type: ignore[arg-type]
+            size=size,
+            batch=batch,
+            epochs=epochs,
+            epoch_size=epoch_size,
+            rate=rate,
+            warmup=warmup,
+            ema=ema,
+            edge=edge,
+            iou=iou,
+            batch_norm=batch_norm,  # type: ignore[arg-type]
+            freeze_encoder=freeze_encoder,
+            coarse=pixels,
+            recipe=read_recipe(recipe) if recipe else Recipe(),
+            side=side,
+            remember=remember,
+            remember_weight=remember_weight,
+            seed=seed,
+            full_decoder_steps=full_decoder_steps,
+            validation_pictures=validation_pictures,
+            validate_every=validate_every,
+            save_every=save_every,
+            cache=cache,
+            device=device,
+            precision=precision,  # type: ignore[arg-type]
+        )
         final = loop.train(config, resume=resume, finish=finish, minutes=minutes)
     except PluginError as error:
         typer.echo(f"error: {error}", err=True)
@@ -171,32 +201,17 @@ def train(
     typer.echo(f"{final}")
 
 
-def parse_coarse(entries: list[str]) -> dict[str, int]:
+def parse_coarse(entries: list[str]) -> dict[str, float]:
     """{"ccp": 3} from ["ccp=3"]."""
     result = {}
     for entry in entries:
         source, _, pixels = entry.partition("=")
-        if not pixels.isdigit():
-            raise typer.BadParameter(f"--coarse {entry!r}: expected SOURCE=PIXELS, e.g. ccp=3.")
-        result[source] = int(pixels)
-    return result
-
-
-def parse_mix(entries: list[str]) -> Mix:
-    """The default shares but for those named: an empty one of 0.2 from ["empty=0.2"]."""
-    from .dataset import Mix
-
-    shares = dataclasses.asdict(Mix())
-    for entry in entries:
-        kind, _, share = entry.partition("=")
         try:
-            if kind not in shares or not 0 <= float(share) < math.inf:
+            result[source] = float(pixels)
+            if not 0 < result[source] < math.inf:
                 raise ValueError
         except ValueError:
             raise typer.BadParameter(
-                f"--mix {entry!r}: expected KIND=SHARE, the kind one of {', '.join(shares)}."
+                f"--coarse {entry!r}: expected SOURCE=PIXELS, e.g. ccp=3."
             ) from None
-        shares[kind] = float(share)
-    if not sum(shares.values()):
-        raise typer.BadParameter("--mix: all shares are 0; nothing would be drawn.")
-    return Mix(**shares)
+    return result

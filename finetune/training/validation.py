@@ -39,7 +39,7 @@ def validation_sets(material: Material, count: int, size: int) -> list[Validatio
         ("empty", Mix(photo=0, group=0, scene=0, empty=1), (count + 1) // 2),
     ):
         source = measured_at_edges if name == "photos" else material
-        dataset = PeopleDataset(source, size=size, seed=_SEED, mix=mix, augmented=False)
+        dataset = PeopleDataset(source, size=size, seed=_SEED, mix=mix)
         if name == "photos":
             number = min(number, len(dataset.photos))
         if number and (name != "empty" or dataset.scenes):

@@ -17,6 +17,6 @@ def test_benchmark_compares_every_loop_with_the_plain_one() -> None:
     done = subprocess.run([*command, *options], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert list(result["times_plain"]) == ["plain", "full", "half", "bf16"]
+    assert list(result["times_plain"]) == ["plain", "full", "half", "bf16", "data"]
     assert result["times_plain"]["plain"] == 1
     assert min(result["images_per_second"].values()) > 0

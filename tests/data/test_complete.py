@@ -95,7 +95,7 @@ def test_training_learns_from_the_trimap(tmp_path: Path) -> None:
 
     def sample(row: Row) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         material = Material([row], coarse={"street": 3})
-        picture = PeopleDataset(material, mix=Mix(1, 0, 0, 0), augmented=False).sample(0)
+        picture = PeopleDataset(material, mix=Mix(1, 0, 0, 0)).sample(0)
         return np.asarray(picture.alpha), np.asarray(picture.weight)
 
     alpha, weight = sample(row)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image, ImageDraw
-from torchvision import tv_tensors
 
-from u2net_human_plugin.finetune.data.manifest import Row, load_image, read_manifest
-from u2net_human_plugin.finetune.training.augment import LowResolution
-from u2net_human_plugin.finetune.training.composition import Sample, behind_people, beside_people
+from u2net_human_plugin.finetune.data.manifest import Row, read_manifest
+from u2net_human_plugin.finetune.training.composition import beside_people
 from u2net_human_plugin.finetune.training.dataset import Material, Mix, PeopleDataset
-from u2net_human_plugin.finetune.training.distractors import cloth, hung
-from u2net_human_plugin.finetune.training.train import parse_mix
 
 
 def test_picture_depends_only_on_seed_and_number(data: Path) -> None:
@@ -33,53 +27,26 @@ def test_picture_depends_only_on_seed_and_number(data: Path) -> None:
 def test_every_photo_comes_up_once_a_pass(data: Path) -> None:
     """A pass over the photos is a permutation of them."""
     material = Material(read_manifest(data))
-    dataset = PeopleDataset(material, mix=Mix(1, 0, 0, 0), augmented=False)
+    dataset = PeopleDataset(material, mix=Mix(1, 0, 0, 0))
     count = len(material.photos)
     seen = {dataset.sample(number).image.tobytes() for number in range(count)}
     assert len(seen) == count
 
 
-def test_kinds_are_drawn_in_proportion() -> None:
-    """--mix changes the share that it names; what is 0 never comes."""
-    mix = parse_mix(["empty=0.8", "photo=0"])
-    assert mix == Mix(photo=0, group=0.17, scene=0.35, empty=0.8)
-    rng = np.random.default_rng(0)
-    drawn = Counter(mix.draw(rng) for _ in range(2000))
-    assert drawn.keys() == {"group", "scene", "empty"}
-    assert drawn["empty"] / 2000 == pytest.approx(0.8 / 1.32, abs=0.03)
-    assert drawn["group"] / 2000 == pytest.approx(0.17 / 1.32, abs=0.03)
-
-
 def test_composites_hold_as_many_people_as_they_say(data: Path) -> None:
     """A composite's alpha is not empty, an empty scene's is."""
     material = Material(read_manifest(data))
-    scenes = PeopleDataset(material, mix=Mix(0, 0, 1, 0), augmented=False)
+    scenes = PeopleDataset(material, mix=Mix(0, 0, 1, 0))
     for number in range(12):
         sample = scenes.sample(number)
         assert 1 <= sample.persons <= 5
         assert sample.alpha.getextrema()[1] > 200
         assert sample.image.size == sample.alpha.size == sample.weight.size
-    empty = PeopleDataset(material, mix=Mix(0, 0, 0, 1), augmented=False)
+    empty = PeopleDataset(material, mix=Mix(0, 0, 0, 1))
     for number in range(12):
         sample = empty.sample(number)
         assert sample.persons == 0
         assert sample.alpha.getextrema() == (0, 0)
-
-
-def test_low_resolution_blurs_the_picture_and_leaves_the_mask() -> None:
-    """Of a chessboard nothing is left but its mean; the mask's edge is where it was."""
-    squares = np.indices((320, 320)).sum(axis=0) // 2 % 2 * 255
-    image = tv_tensors.Image(torch.from_numpy(squares).to(torch.uint8)[None].expand(3, -1, -1))
-    mask = tv_tensors.Mask(
-        (torch.arange(320) < 100).to(torch.uint8)[None, None].expand(2, 320, 320)
-    )
-    torch.manual_seed(0)
-    for _ in range(8):
-        blurred, same = LowResolution((40, 60))(image, mask)
-        assert blurred.shape == image.shape
-        assert blurred.dtype == torch.uint8
-        assert blurred.float().std() < 0.2 * image.float().std()
-        assert torch.equal(same, mask)
 
 
 def test_things_are_pasted_and_are_nobody(data: Path, tmp_path: Path) -> None:
@@ -92,7 +59,7 @@ def test_things_are_pasted_and_are_nobody(data: Path, tmp_path: Path) -> None:
     assert material.things == [thing]
     assert thing not in material.scenes
     for mix in (Mix(0, 0, 0, 1), Mix(0, 0, 1, 0)):
-        dataset = PeopleDataset(material, mix=mix, augmented=False)
+        dataset = PeopleDataset(material, mix=mix)
         found = 0
         for number in range(24):
             sample = dataset.sample(number)
@@ -105,52 +72,6 @@ def test_things_are_pasted_and_are_nobody(data: Path, tmp_path: Path) -> None:
         assert found >= 4
 
 
-def test_things_behind_people_leave_them_as_they_are() -> None:
-    """Cloth covers the wall and the unknown bystander, and never the person or the mask."""
-    size = (300, 300)
-    person, weight = Image.new("L", size), Image.new("L", size, 255)
-    person.paste(255, (100, 60, 200, 300))
-    weight.paste(0, (0, 0, 60, 300))
-    weight.paste(0, (120, 100, 140, 120))
-    photo = Image.new("RGB", size, (0, 200, 0))
-    photo.paste((250, 250, 0), (0, 0), person)
-    before = Sample(photo, person, weight, 1, 0.8)
-    rng = np.random.default_rng(0)
-    inside = np.asarray(person) == 255
-    covered = 0
-    for _ in range(10):
-        things = [hung(rng, cloth(rng))]
-        assert things[0].alpha.getextrema() == (255, 255)
-        after = behind_people(rng, before, things, softness=1.3)
-        assert after.alpha.tobytes() == person.tobytes()
-        assert (after.persons, after.person_height) == (1, 0.8)
-        changed = (np.asarray(after.image) != np.asarray(photo)).any(axis=2)
-        # The edge of the cut-out lies a pixel or two inside the mask.
-        assert not changed[63:297, 103:197].any()
-        covered += (changed & ~inside).sum() > 2000
-        known = np.asarray(after.weight) == 255
-        as_before = known == (np.asarray(weight) == 255)
-        assert as_before[inside].all()
-        # A pixel of the cloth may happen to have the wall's colour.
-        assert as_before[~changed].mean() > 0.999
-        assert known[changed & ~inside].mean() > 0.99
-    assert covered >= 7
-    nobody = before._replace(alpha=Image.new("L", size))
-    assert behind_people(rng, nobody, things, softness=1.3) is nobody
-
-
-def test_real_photos_get_things_behind_their_people(data: Path) -> None:
-    """Every other one; as the network is judged on real photos, never in validation."""
-    material = Material([row for row in read_manifest(data) if row.mask not in (None, "alpha")])
-    originals = {load_image(row).tobytes() for row in material.photos}
-    plain = PeopleDataset(material, mix=Mix(1, 0, 0, 0), augmented=False)
-    assert all(plain.sample(number).image.tobytes() in originals for number in range(12))
-    varied = PeopleDataset(material, mix=Mix(1, 0, 0, 0))
-    framed = [varied._photo(varied._rng(number, 0), number) for number in range(60)]
-    changed = sum(sample.image.tobytes() not in originals for sample in framed)
-    assert 18 <= changed <= 42
-
-
 def test_unlabelled_people_and_coarse_contours_do_not_count(data: Path) -> None:
     """Weight 0 in person boxes that the mask leaves bare, and near a coarse mask's contour."""
     rows = read_manifest(data)
@@ -158,7 +79,7 @@ def test_unlabelled_people_and_coarse_contours_do_not_count(data: Path) -> None:
     bare = [0.0, 150.0, 15.0, 200.0, 0.9]
     flagged = type(row)(row.image, row.mask, row.source, row.split, row.licence, {"boxes": [bare]})
     material = Material([flagged], coarse={"made": 3})
-    dataset = PeopleDataset(material, mix=Mix(1, 0, 0, 0), augmented=False)
+    dataset = PeopleDataset(material, mix=Mix(1, 0, 0, 0))
     sample = dataset.sample(0)
     weight, alpha = np.asarray(sample.weight), np.asarray(sample.alpha)
     assert (weight[150:200, 0:15] == 0).all()

@@ -1,0 +1,124 @@
+"""What light, a lens, a sensor and a file make of a picture: tensor operations on batches."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from u2net_human_plugin.preprocess import MEAN, STD
+
+from .draws import Draw
+from .recipe import Recipe
+
+
+def lit(draw: Draw, rgb: Tensor, strength: float) -> Tensor:
+    """Gamma, contrast, saturation, white balance and brightness, drawn for each picture."""
+    count = len(rgb)
+
+    def factor(low: float, high: float) -> Tensor:
+        return (draw.uniform(count, low, high) * strength).exp()[:, None, None, None]
+
+    rgb = rgb.clamp(1e-4, 1) ** factor(-0.45, 0.45)
+    mean = rgb.mean((1, 2, 3), keepdim=True)
+    rgb = (rgb - mean) * factor(-0.4, 0.35) + mean
+    grey = _luma(rgb)
+    rgb = grey + (rgb - grey) * factor(-0.5, 0.35)
+    balance = (draw.uniform(3 * count, -0.15, 0.15) * strength).exp().view(count, 3, 1, 1)
+    return (rgb * balance * factor(-0.5, 0.25)).clamp(0, 1)
+
+
+def _luma(rgb: Tensor) -> Tensor:
+    return (rgb * rgb.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(1, keepdim=True)
+
+
+def spoilt(draw: Draw, rgb: Tensor, recipe: Recipe) -> Tensor:
+    """Grey, dark, out of focus, of low resolution, noisy, compressed: each now and then."""
+    count, size = len(rgb), rgb.shape[-1]
+
+    def some(share: float) -> Tensor:
+        return draw.chance(count, share).nonzero()[:, 0]
+
+    if len(these := some(recipe.grey)):
+        rgb[these] = _luma(rgb[these]).expand(-1, 3, -1, -1)
+    if len(these := some(recipe.dark)):
+        rgb[these] *= draw.uniform(len(these), 0.15, 0.5)[:, None, None, None]
+    for number in some(recipe.blurred).tolist():
+        rgb[number] = _blurred(rgb[number][None], float(draw.uniform(1, 0.4, 2.2)))[0]
+    for number in some(recipe.coarse).tolist():
+        small = max(16, int(size * float(draw.log_uniform(1, 0.12, 0.7))))
+        reduced = F.interpolate(rgb[number][None], small, mode="bilinear", antialias=True)
+        rgb[number] = F.interpolate(reduced, size, mode="bicubic").clamp(0, 1)[0]
+    if len(these := some(recipe.noisy)):
+        strength = 0.04 * draw.normal(len(these), 1, 1, 1).abs()
+        rgb[these] = (rgb[these] + strength * draw.normal(len(these), 3, size, size)).clamp(0, 1)
+    for number in some(recipe.jpeg).tolist():
+        rgb[number] = compressed(rgb[number][None], float(draw.uniform(1, *recipe.quality)))[0]
+    return rgb
+
+
+def _blurred(rgb: Tensor, sigma: float) -> Tensor:
+    reach = max(1, int(2.5 * sigma))
+    steps = torch.arange(-reach, reach + 1, device=rgb.device, dtype=rgb.dtype)
+    kernel = (-steps.square() / (2 * sigma * sigma)).exp()
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(3, 1, 1, -1)
+    rgb = F.pad(rgb, (reach,) * 4, mode="reflect")
+    rgb = F.conv2d(rgb, kernel, groups=3)
+    return F.conv2d(rgb, kernel.transpose(2, 3), groups=3)
+
+
+# ITU-T T.81, tables K.1 and K.2: the quantisation of JPEG at quality 50.
+_LUMA_STEPS = (
+    (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56), (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
+)  # fmt: skip
+_CHROMA_STEPS = (
+    (17, 18, 24, 47, 99, 99, 99, 99), (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99), (47, 66, 99, 99, 99, 99, 99, 99),
+    *((99,) * 8,) * 4,
+)  # fmt: skip
+
+
+def compressed(rgb: Tensor, quality: float) -> Tensor:
+    """What JPEG with chroma at half resolution makes of colours (N,3,H,W) in 0…1.
+
+    ``quality`` is 1…100, as in libjpeg.
+    """
+    scale = 50 / quality if quality < 50 else 2 - quality / 50
+    height, width = rgb.shape[2:]
+    rgb = F.pad(rgb * 255, (0, -width % 16, 0, -height % 16), mode="replicate")
+    luma = _luma(rgb)
+    blue, red = (rgb[:, 2:] - luma) * 0.564, (rgb[:, :1] - luma) * 0.713
+    luma = _quantized(luma - 128, _LUMA_STEPS, scale) + 128
+    chroma = F.avg_pool2d(torch.cat((blue, red), 1), 2)
+    chroma = _quantized(chroma, _CHROMA_STEPS, scale)
+    # As libjpeg's "fancy upsampling" does it, which is its default.
+    chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
+    blue, red = chroma[:, :1], chroma[:, 1:]
+    green = luma - 0.344 * blue - 0.714 * red
+    decoded = torch.cat((luma + 1.403 * red, green, luma + 1.773 * blue), 1)
+    return (decoded[..., :height, :width] / 255).clamp(0, 1)
+
+
+def _quantized(plane: Tensor, steps: tuple[tuple[int, ...], ...], scale: float) -> Tensor:
+    """Blocks of 8x8 through the discrete cosine transform, rounded to ``steps``, and back."""
+    n = torch.arange(8, device=plane.device, dtype=plane.dtype)
+    cosines = ((2 * n[None] + 1) * n[:, None] * (math.pi / 16)).cos() * 0.5
+    cosines[0] *= 0.5**0.5
+    step = (plane.new_tensor(steps) * scale).clamp(min=1)
+    count, channels, height, width = plane.shape
+    blocks = plane.view(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
+    kept = ((cosines @ blocks @ cosines.T) / step).round() * step
+    blocks = cosines.T @ kept @ cosines
+    return blocks.transpose(3, 4).reshape(plane.shape)
+
+
+def normalized(rgb: Tensor) -> Tensor:
+    """As :func:`u2net_human_plugin.preprocess.normalize`: (N,3,S,S) in 0…1."""
+    rgb = rgb / rgb.amax((1, 2, 3), keepdim=True).clamp(min=1 / 255)
+    mean, std = (torch.from_numpy(values).to(rgb.device)[:, None, None] for values in (MEAN, STD))
+    return (rgb - mean) / std

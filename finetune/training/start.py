@@ -1,0 +1,113 @@
+"""What a run starts from: its pictures, its weights, and the state it may have stopped in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from u2net_human_plugin.checkpoint import load_checkpoint
+from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_norm
+
+from ..data.manifest import Row
+from . import checkpoints
+from .bank import Bank, decode
+from .forgetting import HEAD_RATE, Remembering, with_answers
+from .items import Item
+from .progress import progress
+from .run import LAST, TrainConfig, resumable
+from .widen import widened
+
+
+def saved_state(
+    config: TrainConfig, data: dict[str, Any], wanted: bool, finish: bool
+) -> dict[str, Any] | None:
+    """The state to go on from, or None for a new run."""
+    last = config.out / LAST
+    if wanted and last.is_file():
+        return resumable(last, config, data)
+    if finish:
+        raise DataError(f"{last}: no such file; there is no stopped run to finish.")
+    if last.is_file():
+        raise DataError(
+            f"{last}: a run is there already; add --resume to go on with it, or choose "
+            "another --out."
+        )
+    return None
+
+
+def initial_network(config: TrainConfig) -> U2Net:
+    """The network before its first step.
+
+    Raises:
+        DataError: the weights are of another variant.
+        WeightsError: they are no U²-Net's.
+    """
+    if config.init is None:
+        network = U2Net(config.variant, config.decoder)
+    else:
+        network = load_checkpoint(config.init, config.decoder)
+        if network.variant == "lite" and config.variant == "wide":
+            network = widened(network, config.variant, config.decoder)
+        if network.variant != config.variant:
+            raise DataError(
+                f"{config.init}: holds the {network.variant} U²-Net but --variant is "
+                f"{config.variant}; name the variant that the weights belong to."
+            )
+    if config.batch_norm == "frozen":
+        fold_batch_norm(network)
+    if config.decoder == "half":
+        for name in FULL_RESOLUTION_PARTS:
+            network.get_submodule(name).requires_grad_(False)
+    return network
+
+
+def has_batch_norm(network: U2Net) -> bool:
+    """Whether its batch normalisation has not been folded."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """What is trained, by how much faster than --rate it learns."""
+    network = model.network if isinstance(model, Remembering) else model
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": trained, "factor": 1.0, "lr": config.rate}]
+    if isinstance(model, Remembering):
+        groups.append({"params": list(model.head.parameters()), "factor": HEAD_RATE})
+    return groups
+
+
+def bank_of(items: Sequence[Item], config: TrainConfig, accelerator: Accelerator) -> Bank:
+    """The pictures, decoded by one process while the others wait."""
+    main = accelerator.is_main_process
+    with progress("pictures", len(items), shown=main) as advance:
+        bank = decode(
+            items, config.stored_side, config.pictures, progress=lambda done: advance(done, "")
+        )
+    if config.remember is None:
+        return bank
+    network = fold_batch_norm(load_checkpoint(config.remember, "half"))
+    size = network.size or config.size
+    with progress("answers to remember", len(items), shown=main) as advance:
+        return with_answers(
+            *(bank, network, config.remember, size, accelerator.device),
+            progress=lambda done: advance(done, ""),
+        )
+
+
+def describe(training: list[Row], held: list[Row]) -> dict[str, Any]:
+    """What the run's data is, for its record."""
+    sources: dict[str, dict[str, Any]] = {}
+    for row in training:
+        entry = sources.setdefault(row.source, {"licence": row.licence, "pictures": 0})
+        entry["pictures"] += 1
+    return {
+        "sha256": checkpoints.data_hash(training, held),
+        "unordered_sha256": checkpoints.unordered_data_hash(training),
+        "training": len(training),
+        "held_back": len(held),
+        "sources": sources,
+    }

@@ -1,0 +1,211 @@
+"""`train` on the bank: in this process, on pictures of a few pixels, for a few steps."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+from u2net_human_plugin.checkpoint import load_checkpoint
+from u2net_human_plugin.errors import DataError, WeightsError
+from u2net_human_plugin.finetune.__main__ import app
+from u2net_human_plugin.finetune.publishing.export import build
+from u2net_human_plugin.finetune.training import checkpoints
+from u2net_human_plugin.finetune.training.loop import train
+from u2net_human_plugin.finetune.training.recipe import Recipe
+from u2net_human_plugin.finetune.training.run import DivergedError, TrainConfig
+from u2net_human_plugin.finetune.training.validation import validate
+from u2net_human_plugin.u2net import U2Net
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six photos with masks, one without that a teacher knows, and a scene; one is held back.
+
+    The others are of a group of which chance holds nothing back.
+    """
+    folder = tmp_path_factory.mktemp("small")
+    rng, rows = random.Random(7), []
+    for number in range(8):
+        image, mask = Image.effect_noise((24, 32), 60).convert("RGB"), Image.new("L", (24, 32))
+        left = rng.randrange(3, 8)
+        ImageDraw.Draw(mask).ellipse((left, 5, left + 10, 28), fill=255)
+        image.paste((200, 120, 40), (0, 0), mask)
+        image.save(folder / f"{number}.png")
+        mask.save(folder / f"m{number}.png")
+        row = {"image": f"{number}.png", "mask": f"m{number}.png", "split": "train"}
+        rows.append(row | {"source": "made", "licence": "CC0-1.0", "group": "same"})
+    rows[0]["split"] = "val"
+    rows[6] |= {"mask": None, "teacher": "m6.png"}
+    rows[7]["mask"] = None
+    file = folder / "manifest.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def settings(manifest: Path, out: Path) -> TrainConfig:
+    return TrainConfig(
+        (manifest,),
+        out,
+        size=32,
+        batch=2,
+        epochs=1,
+        epoch_size=6,
+        warmup=0,
+        full_decoder_steps=0,
+        validation_pictures=1,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the lite network."""
+    torch.manual_seed(2)
+    path = tmp_path_factory.mktemp("lite") / "lite.pth"
+    torch.save(U2Net("lite").state_dict(), path)
+    return path
+
+
+def test_wide_learns_from_lite_weights_and_remembers_them(
+    manifest: Path, lite: Path, tmp_path: Path
+) -> None:
+    """It starts with their very function; the second head is no part of the result."""
+    config = settings(manifest, tmp_path / "run")
+    wide = replace(config, variant="wide", init=lite, remember=lite, cache=tmp_path / "cache")
+    recipe = replace(wide, recipe=Recipe(zoom=(0.8, 1.0), joined=0.0, things=0.0))
+    final = train(recipe)
+    assert final is not None
+    state = torch.load(final, weights_only=True)
+    U2Net("wide").load_state_dict(state, strict=True)
+    record = json.loads(final.with_suffix(".json").read_text())
+    assert record["arguments"]["recipe"]["zoom"] == [0.8, 1.0]
+    assert TrainConfig.of_record(record["arguments"]) == recipe
+    assert record["history"][0]["step"] == 0
+    # What others may use stays; without --cache, nothing does.
+    (place,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    names = {path.name.split("-")[0] for path in place.iterdir() if path.suffix == ".npy"}
+    assert names == {"rgb.npy", "alpha.npy", "weight.npy", "before"}
+    # A wide checkpoint goes on as what it is.
+    onward = replace(settings(manifest, tmp_path / "on"), variant="wide", init=final, epoch_size=2)
+    assert train(onward) is not None
+    assert not (tmp_path / "on" / "pictures").exists()
+    with pytest.raises(DataError, match="holds the wide U²-Net but --variant is lite"):
+        train(replace(onward, out=tmp_path / "x", variant="lite"))
+    assert build(final, tmp_path)["decoder"] == "half"
+
+
+def test_a_stopped_run_goes_on_with_the_same_losses(
+    manifest: Path, lite: Path, tmp_path: Path
+) -> None:
+    """Also that of the second head; and TensorBoard shows every step once."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def curve(out: Path) -> list[float]:
+        losses: list[float] = json.loads((out / "last.json").read_text())["losses"]
+        return losses
+
+    whole = replace(
+        settings(manifest, tmp_path / "whole"),
+        remember=lite,
+        validation_pictures=0,
+        cache=tmp_path / "cache",
+    )
+    train(whole)
+    parts = replace(whole, out=tmp_path / "parts")
+    assert train(parts, minutes=0.0) is None
+    state = (parts.out / "last.pt").read_bytes()
+    assert train(parts, resume=True, minutes=0.0) is None
+    # As if killed before the second step was saved.
+    (parts.out / "last.pt").write_bytes(state)
+    train(parts, resume=True)
+    assert curve(parts.out) == pytest.approx(curve(whole.out), rel=1e-5)
+    events = EventAccumulator(str(parts.out / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
+    assert "memory" in events.Tags()["scalars"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(manifest: Path, tmp_path: Path) -> None:
+    """At once; the message has the step, the rate and what to go on from, which is unharmed."""
+    config = replace(settings(manifest, tmp_path), rate=1e15, save_every=1)
+    with pytest.raises(DivergedError, match=r"is (nan|inf) at step \d+, at a rate of .*e\+1") as e:
+        train(config)
+    best = tmp_path / "best.pt"
+    assert f"the last good checkpoint is {best} of step 0" in str(e.value)
+    assert not (tmp_path / "u2net_finetuned.pth").exists()
+    assert math.isfinite(sum(float(v.sum()) for v in load_checkpoint(best).state_dict().values()))
+    command = [
+        "train",
+        "--manifest",
+        str(manifest),
+        "--out",
+        str(tmp_path / "cli"),
+        "--rate",
+        "1e15",
+    ]
+    options = ["--size", "32", "--batch", "2", "--epochs", "1", "--warmup", "0", "--device", "cpu"]
+    done = CliRunner().invoke(
+        app, [*command, *options, "--validation-pictures", "0", "--workers", "2"]
+    )
+    assert done.exit_code == 1
+    assert "no checkpoint had been saved before" in done.output
+    assert "--workers is ignored" in done.output
+
+
+def test_a_run_that_gained_nothing_says_so(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The result then is what it started from; a run that gained says nothing."""
+    config = replace(settings(manifest, tmp_path / "a"), rate=0.0, epoch_size=2)
+    train(config)
+    assert "nothing was gained" in capsys.readouterr().out
+
+    scores = iter([0.1, 0.2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys.modules[train.__module__],
+            "validate",
+            lambda *a: validate(*a) | {"score": next(scores)},
+        )
+        train(replace(config, out=tmp_path / "b"))
+    assert "nothing was gained" not in capsys.readouterr().out
+
+
+def test_weights_that_are_not_finite_are_not_exported(lite: Path, tmp_path: Path) -> None:
+    """One line that names the file."""
+    state = torch.load(lite, weights_only=True)
+    state["side3.bias"][0] = math.nan
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(WeightsError, match=r"nan\.pth: holds weights that are not finite"):
+        build(tmp_path / "nan.pth", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of a process")
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
+    """Neither it nor its twin is changed, and the message names it."""
+    path = tmp_path / "last.pt"
+    checkpoints.save(path, {"step": 1}, {"step": 1})
+    before = path.read_bytes()
+    code = (
+        "import resource, sys, torch; from pathlib import Path\n"
+        "from u2net_human_plugin.finetune.training import checkpoints\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "checkpoints.save(Path(sys.argv[1]), {'step': torch.zeros(10**6)}, {'step': 2})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"DataError: {path}: cannot be written (" in done.stderr
+    assert path.read_bytes() == before
+    assert json.loads(path.with_suffix(".json").read_text()) == {"step": 1}
+    assert {file.name for file in tmp_path.iterdir()} == {"last.pt", "last.json"}
