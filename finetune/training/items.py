@@ -15,7 +15,8 @@ from PIL import Image, ImageChops, ImageFilter
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import to_rgb
 
-from ..data.manifest import THRESHOLD, Row, alpha_of, open_image, to_grey, upright
+from ..data.manifest import THRESHOLD, Row, alpha_of, open_image, upright
+from ..data.masks import to_grey
 from ..data.unlabelled import IS_PERSON, IS_SOLID, IS_UNKNOWN, bystanders
 
 #: A photo with its people, a scene with nobody in it, or a cut-out that is only pasted: of
@@ -168,7 +169,7 @@ def _truth(
     if item.kind == "scene":
         if row.thing_mask is None:
             return np.zeros(size, np.uint8), counts
-        return _resized(to_grey(open_image(row.thing_mask)), size), counts
+        return _resized(to_grey(open_image(row.thing_mask), row.name), size), counts
 
     teacher = None if row.teacher is None else open_image(row.teacher, row.where).convert("L")
     if row.mask is None:
