@@ -22,6 +22,11 @@ from .segmenter import HumanSegmenter
 #: "Everyone found" chooses nobody, which is no value of ``persons``.
 PERSONS = {"Everyone": None, "The largest": "largest", "The most central": "center"}
 FORMS: dict[str, Form] = {"PNG": "png", "WebP": "webp", "Mask": "mask"}
+#: A header that keeps the browser from asking anyone else for anything.
+POLICY = (
+    b"content-security-policy",
+    b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'",
+)
 #: Seconds after which Gradio forgets pictures, and between its looks for such.
 FORGET = 3600
 
@@ -31,11 +36,32 @@ def main(given: argparse.Namespace) -> int:
     try:
         page, theme = build(HumanSegmenter())
         print(f"http://127.0.0.1:{given.port} (end it with Ctrl+C)", flush=True)
-        page.launch(server_name="127.0.0.1", server_port=given.port, theme=theme, quiet=True)
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=given.port,
+            theme=theme,
+            quiet=True,
+            app_kwargs={"middleware": [(FromHereOnly, (), {})]},
+        )
     except (PluginError, OSError) as error:  # OSError: the port is taken
         print(f"demo: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+class FromHereOnly:
+    """Middleware: the browser may load nothing from elsewhere, as Gradio's page would."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), POLICY]
+            await send(message)
+
+        await self._app(scope, receive, with_policy)
 
 
 def cut_out(

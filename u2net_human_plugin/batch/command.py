@@ -61,6 +61,11 @@ def _run(given: argparse.Namespace) -> int:
         )
     table = Table(dest)
     rows = table.collect().to_pylist()
+    if strange := {row["folder"] for row in rows} - {source.path}:
+        raise OptionError(
+            f"{given.dest}: holds the cut-outs of {strange.pop()}, and names could be the same in "
+            f"{source.path}. Choose another folder."
+        )
     known = {row["source"]: row["output"] for row in rows}
     names = output_names(pictures, recipe.suffix, known)
     there = set(dest.names())
@@ -88,8 +93,9 @@ class Job:
         """A row of the table; columns that are not given are empty."""
         assert self.recipe.weights is not None
         row = dict.fromkeys(schema().names)
-        settings = {"sha256": self.recipe.weights.sha256, "settings": self.recipe.settings}
-        return {**row, "source": name, "output": output, **settings, **columns}
+        row |= {"folder": self.source.path, "source": name, "output": output}
+        row |= {"sha256": self.recipe.weights.sha256, "settings": self.recipe.settings}
+        return {**row, **columns}
 
 
 class CutOutFiles:

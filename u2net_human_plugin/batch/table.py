@@ -26,7 +26,8 @@ def schema() -> pyarrow.Schema:
     import pyarrow as pa
 
     fields = {
-        "source": pa.string(),  # relative to SOURCE
+        "folder": pa.string(),  # SOURCE, or of a glob the part before its first wildcard
+        "source": pa.string(),  # relative to it
         "output": pa.string(),  # relative to DEST
         "sha256": pa.string(),  # of the weights
         "settings": pa.string(),  # what else the result depends on, JSON
