@@ -47,7 +47,8 @@ def batch(launch, tmp_path):
 
     def run(*more, source="photos", dest="out", env=None, **keywords):
         arguments = (*MODULE, source, dest, "--actors", "2", *more)
-        return launch(*arguments, env={**QUICK, **(env or {})}, cwd=tmp_path, **keywords)
+        env = {**QUICK, **(env or {})}
+        return launch(*arguments, env=env, cwd=tmp_path, **{"timeout": 900, **keywords})
 
     return run
 
@@ -217,8 +218,8 @@ def test_bad_arguments(photos, launch, tmp_path):
     for arguments, says in {
         ("nowhere", "out"): "nowhere: there is no such folder",
         ("photos", "file"): "file: is a file",
-        ("photos", "."): "holds the source",
-        ("photos", "photos"): "holds the source",
+        ("photos", "."): "holds the pictures themselves",
+        ("photos", "photos"): "holds the pictures themselves",
         ("photos", "out", "--actors", "0"): "--actors 0: expected",
         ("photos", "out", "--gpus-per-actor", "-1"): "--gpus-per-actor -1.0: expected",
     }.items():
@@ -265,7 +266,7 @@ assert "batch: --ray-address 127.0.0.1:1: no Ray cluster there" in done.stderr, 
 def test_pipeline(photos, launch, tmp_path):
     """`cut_out` is a step of somebody's own pipeline; the command joins a running cluster."""
     photos(4).joinpath("1", "broken.jpg").write_bytes(BROKEN)
-    launch("-c", PIPELINE, env=QUICK, cwd=tmp_path)
+    launch("-c", PIPELINE, env=QUICK, cwd=tmp_path, timeout=900)
     names = {str(f.relative_to(tmp_path / "out")) for f in (tmp_path / "out").rglob("*.webp")}
     assert names == {"0/0000.webp", "0/0002.webp", "1/0001.webp", "1/0003.webp"}
 

@@ -1,8 +1,8 @@
 """An HTTP endpoint of one's own: a photo in, its cut-out out.
 
-    pip install "u2net-human-plugin[rembg]" fastapi python-multipart uvicorn
-    uvicorn fastapi_endpoint:app
-    curl -F file=@in.jpg "http://127.0.0.1:8000/cutout?persons=largest" -o out.png
+pip install "u2net-human-plugin[rembg]" fastapi python-multipart uvicorn
+uvicorn fastapi_endpoint:app
+curl -F file=@in.jpg "http://127.0.0.1:8000/cutout?persons=largest" -o out.png
 """
 
 from __future__ import annotations

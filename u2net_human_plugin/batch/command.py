@@ -54,11 +54,6 @@ def _run(given: argparse.Namespace) -> int:
     assert recipe.weights is not None
     dest = destination(given.dest)
     source, pictures, others = find_pictures(given.source, besides=dest)
-    if dest.holds(source):
-        raise OptionError(
-            f"{given.dest}: holds the source; cut-outs could overwrite photos. Choose a folder "
-            "beside or inside the source."
-        )
     table = Table(dest)
     rows = table.collect().to_pylist()
     if strange := {row["folder"] for row in rows} - {source.path}:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from u2net_human_plugin.errors import DataError, MissingExtraError, importing
+from u2net_human_plugin.errors import DataError, MissingExtraError, OptionError, importing
 
 #: What a picture's name ends with, in small letters. Of a folder's other files it is said
 #: how many there are; a glob takes what it matches, whatever the name.
@@ -112,13 +112,21 @@ def find_pictures(place: str, besides: Folder) -> tuple[Folder, list[str], list[
 
     Raises:
         DataError: there is nothing.
+        OptionError: the pictures lie in ``besides`` themselves.
         MissingExtraError: its file system needs a package that is not installed.
     """
     start, pattern = _split(place)
-    folder = _opened(start)
+    folder, name = _opened(start), ""
     if not pattern and folder.files.isfile(folder.path):
         parent, _, name = folder.path.rpartition("/")
-        return Folder(folder.files, parent), [name], []
+        folder = Folder(folder.files, parent)
+    if besides.holds(folder):
+        raise OptionError(
+            f"{besides.path}: holds the pictures themselves, which cut-outs could overwrite. "
+            "Choose a folder beside or inside theirs."
+        )
+    if name:
+        return folder, [name], []
     if pattern:
         found = folder.files.glob(f"{folder.path}/{pattern}", detail=True)
         paths = [path for path, entry in found.items() if entry["type"] == "file"]
