@@ -327,5 +327,7 @@ def test_s3(s3, photos, batch):
     assert {key for key in keys if not key.endswith("/")} == {
         *("out/0/0000.png", "out/1/0001.png", "out/0/0002.png", "out/cutouts.parquet")
     }
+    done = batch(**{**given, "dest": "s3://photos"}, check=False)
+    assert (done.returncode, "holds the pictures themselves" in done.stderr) == (2, True)
     done = batch(**{**given, "source": "s3://photos/in/*/0*.jpg"})
     assert "3 pictures, 3 of them done already." in done.stdout

@@ -13,6 +13,8 @@ from u2net_human_plugin.errors import PluginError, importing
 #: Bytes of shared memory of a local cluster. Actors read and write the pictures themselves,
 #: so only names travel; Ray's default would reserve a third of the machine.
 OBJECT_STORE = 128 * 1024 * 1024
+#: Ray gives its processes 30 seconds to start, which on a busy machine is not always enough.
+STARTS = 3
 
 
 def import_ray() -> Any:
@@ -40,14 +42,14 @@ def cluster(address: str | None = None, actors: int | None = None) -> Iterator[A
         actors: for a cluster started here, its number of CPUs; None takes those there are.
 
     Raises:
-        PluginError: there is no cluster at ``address``, or the block's work failed in it.
+        PluginError: there is no cluster at ``address``, none could be started, or the block's
+            work failed in it.
     """
     ray = import_ray()
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         local = {"num_cpus": actors, "object_store_memory": OBJECT_STORE}
-        # Without "local", the variable RAY_ADDRESS would be followed.
-        ray.init(address="local", include_dashboard=False, **local, **quiet)
+        _start(ray, include_dashboard=False, **local, **quiet)
     else:
         try:
             ray.init(address=address, **quiet)
@@ -69,6 +71,17 @@ def places(resources: dict[str, float], gpus_per_actor: float) -> int:
     if gpus_per_actor:
         return max(1, int(resources.get("GPU", 0) / gpus_per_actor))
     return max(1, int(resources.get("CPU", 1)))
+
+
+def _start(ray: Any, attempts: int = STARTS, **settings: Any) -> None:
+    try:
+        # Without "local", the variable RAY_ADDRESS would be followed.
+        ray.init(address="local", **settings)
+    except Exception as error:  # noqa: BLE001 - Ray raises nothing more special
+        ray.shutdown()
+        if attempts == 1:
+            raise PluginError(f"Ray does not start here: {_cause(error)}") from None
+        _start(ray, attempts - 1, **settings)
 
 
 def _cause(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from u2net_human_plugin.errors import DataError, MissingExtraError, OptionError, importing
 
@@ -85,7 +86,7 @@ class Folder:
 
     def holds(self, other: Folder) -> bool:
         """Whether ``other`` is this folder or in it."""
-        same = self.files == other.files
+        same = bool(_protocols(self.files) & _protocols(other.files))
         return same and f"{other.path}/".startswith(f"{self.path}/")
 
     def _is(self, kinds: set[str]) -> bool:
@@ -100,7 +101,7 @@ def destination(place: str) -> Folder:
         MissingExtraError: its file system needs a package that is not installed.
     """
     folder = _opened(place)
-    if folder.files.isfile(folder.path):
+    if _kind(folder) == "file":
         raise DataError(f"{place}: is a file; expected a folder to write to.")
     return folder
 
@@ -117,7 +118,8 @@ def find_pictures(place: str, besides: Folder) -> tuple[Folder, list[str], list[
     """
     start, pattern = _split(place)
     folder, name = _opened(start), ""
-    if not pattern and folder.files.isfile(folder.path):
+    kind = _kind(folder)
+    if not pattern and kind == "file":
         parent, _, name = folder.path.rpartition("/")
         folder = Folder(folder.files, parent)
     if besides.holds(folder):
@@ -130,7 +132,7 @@ def find_pictures(place: str, besides: Folder) -> tuple[Folder, list[str], list[
     if pattern:
         found = folder.files.glob(f"{folder.path}/{pattern}", detail=True)
         paths = [path for path, entry in found.items() if entry["type"] == "file"]
-    elif folder.files.isdir(folder.path):
+    elif kind == "directory":
         paths = folder.files.find(folder.path)
     else:
         raise DataError(f"{place}: there is no such folder or file.")
@@ -156,6 +158,15 @@ def _split(place: str) -> tuple[str, str]:
     return start or ("/" if place.startswith("/") else "."), "/".join(parts[first:])
 
 
+def _kind(folder: Folder) -> str | None:
+    """ "file", "directory" or None. (``isfile`` and ``isdir`` say no to a missing network, too.)"""
+    try:
+        kind: str = folder.files.info(folder.path)["type"]
+    except FileNotFoundError:
+        return None
+    return kind
+
+
 def _opened(place: str) -> Folder:
     with importing("fsspec", "install it with `pip install u2net-human-plugin[ray]`."):
         from fsspec.core import url_to_fs
@@ -175,8 +186,11 @@ def _opened_by_pyarrow(place: str, missing: str) -> tuple[Any, str]:
 
     scheme, _, path = place.partition("://")
     if scheme in ("s3", "s3a"):
-        # from_uri would ask Amazon for the bucket's region even where another endpoint is set.
-        return ArrowFSWrapper(S3FileSystem()), path
+        # Not from_uri, which asks Amazon for the bucket's region whatever the endpoint is.
+        named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        endpoint = urlsplit(named or "https://")
+        files = S3FileSystem(endpoint_override=endpoint.netloc or None, scheme=endpoint.scheme)
+        return ArrowFSWrapper(files), path
     try:
         files, path = FileSystem.from_uri(place)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
