@@ -238,6 +238,13 @@ def _load_pickled(
     return load_onnx(weights, providers, options)
 
 
+def single_threaded() -> onnxruntime.SessionOptions:
+    """Settings for one of many processes that share the cores."""
+    options: onnxruntime.SessionOptions = _import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return options
+
+
 def default_providers() -> list[str]:
     """The accelerators this onnxruntime build offers, best first, then the CPU."""
     available = _import_onnxruntime().get_available_providers()
