@@ -265,7 +265,7 @@ def _reduced(x: Tensor, size: int) -> Tensor:
     return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
-Net = TypeVar("Net", U2Net, Ensemble)
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def fold_batch_norm(model: Net) -> Net:

@@ -94,21 +94,21 @@ def load_teacher(spec: str) -> Teacher:
     people = _switch(spec, settings, "people")
     if name.startswith("rembg:"):
         labeler = load_labeler(name.removeprefix("rembg:"))
-        ask = lambda picture: _logit(np.asarray(labeler(picture), np.float32) / 255)  # noqa: E731
+
+        def ask(picture: Image.Image) -> Floats:
+            return _logit(np.asarray(labeler(picture), np.float32) / np.float32(255))
+
         sha256 = labeler.weights_sha256
     else:
         network, path = _network(spec, name)
         prepared = _preprocessing(spec, settings, network)
-        ask = lambda picture: _logit(network(prepared(picture)[None])[0])  # noqa: E731
-        sha256 = file_sha256(path)
-    if _switch(spec, settings, "flip"):
-        once = ask
 
         def ask(picture: Image.Image) -> Floats:
-            mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            mean: Floats = (once(picture) + once(mirrored)[:, ::-1]) / 2
-            return mean
+            return _logit(network(prepared(picture)[None])[0])
 
+        sha256 = file_sha256(path)
+    if _switch(spec, settings, "flip"):
+        return Teacher(spec, _mirrored_too(ask), weight, people, sha256)
     return Teacher(spec, ask, weight, people, sha256)
 
 
@@ -159,6 +159,15 @@ def _regions_without(
     touched[0] = True  # the background is no region
     without: npt.NDArray[np.bool_] = ~touched[labels]
     return without
+
+
+def _mirrored_too(ask: Callable[[Image.Image], Floats]) -> Callable[[Image.Image], Floats]:
+    def both(picture: Image.Image) -> Floats:
+        mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mean: Floats = (ask(picture) + ask(mirrored)[:, ::-1]) / np.float32(2)
+        return mean
+
+    return both
 
 
 def _network(spec: str, name: str) -> tuple[Network, Path]:
@@ -216,7 +225,7 @@ def _logit(alpha: Floats) -> Floats:
 
 
 def _sigmoid(logits: Floats) -> Floats:
-    alpha: Floats = 1 / (1 + np.exp(-logits))
+    alpha: Floats = np.float32(1) / (np.float32(1) + np.exp(-logits))
     return alpha
 
 

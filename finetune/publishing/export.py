@@ -107,7 +107,7 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
         variant, chosen = model.variant, decoder or ("full" if model.variant == "full" else "half")
         if chosen not in ("half", "full"):
             raise WeightsError(f"--decoder {chosen}: expected half or full.")
-        model.decoder = chosen
+        model.decoder = "full" if chosen == "full" else "half"
     if not all(bool(values.isfinite().all()) for values in model.state_dict().values()):
         raise WeightsError(
             f"{checkpoint}: holds weights that are not finite; the training that wrote it "

@@ -15,9 +15,8 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from u2net_human_plugin import people
 from u2net_human_plugin.cutout import SUFFIX, Form, encoded, opened
 from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.network import OnnxNetwork, load_onnx, single_threaded
@@ -80,7 +79,7 @@ class Recipe:
         """
         weights = self.weights or find_weights()
         if weights.origin == "bundled":  # the package may lie elsewhere on this machine
-            weights = dataclasses.replace(bundled("onnx"), sha256=weights.sha256)
+            weights = dataclasses.replace(bundled(), sha256=weights.sha256)
         return HumanSegmenter(network=_network(weights, on_gpu), options=self.options)
 
 
@@ -144,10 +143,8 @@ class CutOut:
 
 
 def count_people(mask: Image.Image) -> int:
-    """Figures in a mask that have at least a hundredth of the largest one's area."""
-    grid = ImageOps.contain(mask, (COUNTED_ON, COUNTED_ON), Image.Resampling.BOX)
-    alpha = np.asarray(grid, np.float32) / np.float32(255)
-    return len(people.locate(alpha, mask.size, above=people.SEEN_ABOVE))
+    """People in a mask, as the option ``persons`` tells them apart."""
+    return len(people_in_mask(mask))
 
 
 def said(error: BaseException) -> str:

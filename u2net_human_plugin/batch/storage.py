@@ -159,7 +159,7 @@ def _split(place: str) -> tuple[str, str]:
 
 
 def _kind(folder: Folder) -> str | None:
-    """ "file", "directory" or None. (``isfile`` and ``isdir`` say no to a missing network, too.)"""
+    """What is there: "file", "directory" or None; ``isfile`` says no without a network, too."""
     try:
         kind: str = folder.files.info(folder.path)["type"]
     except FileNotFoundError:
