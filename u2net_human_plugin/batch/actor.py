@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from u2net_human_plugin.choose import people_in_mask
 from u2net_human_plugin.cutout import SUFFIX, Form, encoded, opened
 from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.network import OnnxNetwork, load_onnx, single_threaded
