@@ -106,8 +106,9 @@ def items_of(
         others = sum(number for source, number in here.items() if source not in sources)
         rest = 1 - sum(sources[source] for source in here if source in sources)
         for source, number in here.items():
-            whole = sources.get(source, max(rest, 0) * number / others if others else 0)
-            share[source, kind] = whole / number
+            part = sources.get(source, max(rest, 0) * number / others if others else 0)
+            # Kinds that are drawn together, as people in photos and cut-outs, by their number.
+            share[source, kind] = part * sum(here.values()) / len(kinds) / number
     return [
         Item(row, kind, share[row.source, kind], float(coarse.get(row.source, 0)))
         for row, kind in kinds

@@ -112,7 +112,7 @@ class TrainConfig:
             if values.get(key) is not None:
                 values[key] = Path(values[key])
         values["manifests"] = tuple(map(Path, values["manifests"]))
-        values["recipe"] = recipe_of(values["recipe"])
+        values["recipe"] = recipe_of(values.get("recipe", {}))
         return cls(**values)
 
 
@@ -190,6 +190,24 @@ class Run:
         self.seconds = content["seconds"]
 
 
+def saved_config(out: Path) -> TrainConfig | None:
+    """The arguments of the run in ``out``; None if there is none.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    twin = (out / LAST).with_suffix(".json")
+    if not twin.is_file() or not (out / LAST).is_file():
+        return None
+    try:
+        return TrainConfig.of_record(json.loads(twin.read_text("utf-8"))["arguments"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{twin}: does not describe a run ({type(error).__name__}: {error}); it belongs to "
+            f"{LAST}, without which --resume cannot go on."
+        ) from None
+
+
 def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a checkpoint that a run of ``config`` can go on from.
 
@@ -199,6 +217,8 @@ def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[
     content = checkpoints.load(path)
     mine, saved = config.record(), content["arguments"]
     for key, value in mine.items():
+        if key == "epochs" and value > saved[key]:
+            continue  # the schedule becomes longer: the rate rises again to where it would be
         if key not in TrainConfig.FREE and saved.get(key) != value:
             raise DataError(
                 f"{path}: was made with --{key.replace('_', '-')} {saved.get(key)!r}, not "

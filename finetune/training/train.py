@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -13,10 +14,11 @@ from u2net_human_plugin.preprocess import SIZE
 
 
 def train(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs.")],
     manifest: Annotated[
         list[Path], typer.Option(help="Training data, as written by prepare; may be repeated.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs.")],
+    ] = [],  # noqa: B006 - typer's way to say "none"
     init: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads annotations at run time, also on Python 3.10
         typer.Option(help="Starting weights: .pth (official, ours) or official .onnx."),
@@ -124,7 +126,9 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with the run in --out, the other arguments being the same."
+            "--resume",
+            help="Go on with the run in --out, whose arguments hold but for those given anew; "
+            "more --epochs make its schedule longer.",
         ),
     ] = False,
     finish: Annotated[
@@ -161,37 +165,45 @@ def train(
     from .recipe import Recipe, read_recipe
 
     try:
-        config = run.TrainConfig(
-            manifests=tuple(manifest),
-            out=out,
-            init=init,
-            variant=variant,  # type: ignore[arg-type] # checked above
-            decoder=choices["decoder"][0],  # type: ignore[arg-type]
-            size=size,
-            batch=batch,
-            epochs=epochs,
-            epoch_size=epoch_size,
-            rate=rate,
-            warmup=warmup,
-            ema=ema,
-            edge=edge,
-            iou=iou,
-            batch_norm=batch_norm,  # type: ignore[arg-type]
-            freeze_encoder=freeze_encoder,
-            coarse=pixels,
-            recipe=read_recipe(recipe) if recipe else Recipe(),
-            side=side,
-            remember=remember,
-            remember_weight=remember_weight,
-            seed=seed,
-            full_decoder_steps=full_decoder_steps,
-            validation_pictures=validation_pictures,
-            validate_every=validate_every,
-            save_every=save_every,
-            cache=cache,
-            device=device,
-            precision=precision,  # type: ignore[arg-type]
-        )
+        options: dict[str, Any] = {
+            "manifests": tuple(manifest),
+            "init": init,
+            "variant": variant,
+            "decoder": choices["decoder"][0],
+            "size": size,
+            "batch": batch,
+            "epochs": epochs,
+            "epoch_size": epoch_size,
+            "rate": rate,
+            "warmup": warmup,
+            "ema": ema,
+            "edge": edge,
+            "iou": iou,
+            "batch_norm": batch_norm,
+            "freeze_encoder": freeze_encoder,
+            "coarse": pixels,
+            "recipe": read_recipe(recipe) if recipe else Recipe(),
+            "side": side,
+            "remember": remember,
+            "remember_weight": remember_weight,
+            "seed": seed,
+            "full_decoder_steps": full_decoder_steps,
+            "validation_pictures": validation_pictures,
+            "validate_every": validate_every,
+            "save_every": save_every,
+            "cache": cache,
+            "device": device,
+            "precision": precision,
+        }
+        earlier = run.saved_config(out) if resume or finish else None
+        if earlier is not None:
+            given = _given(context)
+            anew = {name: value for name, value in options.items() if name in given}
+            config = dataclasses.replace(earlier, out=out, **anew)
+        elif manifest:
+            config = run.TrainConfig(out=out, **options)
+        else:
+            raise typer.BadParameter("--manifest is missing: what should be trained on?")
         final = loop.train(config, resume=resume, finish=finish, minutes=minutes)
     except PluginError as error:
         typer.echo(f"error: {error}", err=True)
@@ -199,6 +211,16 @@ def train(
     if final is None:
         raise typer.Exit(130)
     typer.echo(f"{final}")
+
+
+def _given(context: typer.Context) -> set[str]:
+    """Which arguments of a run stand on the command line."""
+    names = {
+        name
+        for name in context.params
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    return {{"manifest": "manifests"}.get(name, name) for name in names}
 
 
 def parse_coarse(entries: list[str]) -> dict[str, float]:

@@ -134,6 +134,27 @@ def test_a_stopped_run_goes_on_with_the_same_losses(
     assert "memory" in events.Tags()["scalars"]
 
 
+def test_a_run_is_all_that_resume_needs(manifest: Path, tmp_path: Path) -> None:
+    """Its arguments hold but for those given anew; epochs may be added, and not taken away."""
+    config = replace(settings(manifest, tmp_path), epochs=2, validation_pictures=0, rate=2e-4)
+    assert train(config, minutes=0.0) is None
+    resume = ["train", "--out", str(tmp_path), "--resume"]
+    fewer = CliRunner().invoke(app, [*resume, "--epochs", "1"])
+    assert fewer.exit_code == 1
+    assert "last.pt: was made with --epochs 2, not 1" in fewer.output
+    other = CliRunner().invoke(app, [*resume, "--rate", "0.1"])
+    assert "was made with --rate 0.0002, not 0.1" in other.output
+    done = CliRunner().invoke(app, [*resume, "--epochs", "3", "--save-every", "2"])
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "last.json").read_text())
+    assert len(record["losses"]) == record["steps"] == 9
+    expected = replace(config, epochs=3, save_every=2)
+    assert TrainConfig.of_record(record["arguments"]) == expected
+    nothing = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "x"), "--resume"])
+    assert nothing.exit_code == 2
+    assert "--manifest" in nothing.output
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     """At once; the message has the step, the rate and what to go on from, which is unharmed."""
     config = replace(settings(manifest, tmp_path), rate=1e15, save_every=1)
