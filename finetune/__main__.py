@@ -17,6 +17,7 @@ from .data.complete import complete
 from .data.label import label
 from .data.prepare import prepare
 from .evaluation.evaluate import evaluate
+from .evaluation.run_report import report
 from .publishing.card import card
 from .publishing.export import export
 from .training.compose import compose
@@ -39,8 +40,8 @@ def _group() -> None:
     """Fine-tune U²-Net on people.
 
     The way: prepare → complete → label → train → evaluate → export. Beside it: compose (scenes of
-    people put together), interpolate (between two weights), card (the model card), benchmark (what
-    things cost).
+    people put together), interpolate (between two weights), report (a run's curves), card (the
+    model card), benchmark (what things cost).
     """
 
 
@@ -51,6 +52,7 @@ app.command()(train)
 app.command()(interpolate)
 app.command()(ensemble)
 app.command()(compose)
+app.command()(report)
 app.command()(evaluate)
 app.command()(export)
 app.command()(card)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image
 
 from .contact_sheet import cut_out
@@ -48,14 +48,7 @@ def html(
     for entry in slices:
         for result in groups[entry["title"]][entry["name"]]:
             ids.setdefault(result["row"], []).append(entry["id"])
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.jinja").render(
+    return template("report.html.jinja").render(
         report=report,
         overall=_table(report["overall"]) if report["overall"] else [],
         scenes=_scenes(report["empty_scenes"]),
@@ -68,6 +61,18 @@ def html(
             ensure_ascii=False,
         ),
     )
+
+
+def template(name: str) -> Template:
+    """A page of this folder, whose values are text and no markup."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def data_uri(image: Image.Image) -> str:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from u2net_human_plugin import weights
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.finetune.__main__ import app
-from u2net_human_plugin.finetune.evaluation import report
+from u2net_human_plugin.finetune.evaluation import report, tables
 from u2net_human_plugin.finetune.publishing import card
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -209,12 +209,12 @@ class TestReports:
             name: {"spec": f"../u2netp.onnx?crop={crop}", "options": {"crop": crop}}
             for name, crop in (("before", "off"), ("after", "self"))
         }
-        table = report.crop_table([{**reports[0], "models": models}])
+        table = tables.crop_table([{**reports[0], "models": models}])
         line = "| Photos | 10 | u2netp.onnx: off → self | 0.750 → 0.856 ["
         assert line in table
         assert table.endswith("| 42 % | × 1.0 |")
         doubts = {"doubt about the mask": {"none": {**reports[0]["overall"], "pictures": 7}}}
-        table = report.crop_table([{**reports[0], "models": models, "slices": doubts}])
+        table = tables.crop_table([{**reports[0], "models": models, "slices": doubts}])
         assert line in table
         assert "\n| … without doubt about the mask | 7 | u2netp.onnx: off → self | 0.750" in table
 

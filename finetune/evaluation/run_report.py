@@ -1,0 +1,105 @@
+"""python -m finetune report RUN: a training run's curves, as one HTML file.
+
+    python -m finetune report runs/mine
+
+Reads the record beside the run's newest checkpoint (``last.json``, or another of its records)
+and writes ``report.html`` into the folder: the loss of every step, each validated score over the
+steps, and all that the run was told. Works while the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from u2net_human_plugin.errors import DataError
+
+from ..files import write_text
+from .html_report import template
+
+#: Points of a curve; longer ones are averaged.
+_POINTS = 400
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The run's folder: train's --out.")],
+) -> None:
+    """Draw a training run's losses and scores: RUN/report.html."""
+    file, record = _newest_record(run)
+    write_text(run / "report.html", run_html(record, run.name))
+    best = max(record["history"], key=lambda entry: entry.get("score", 0), default=None)
+    typer.echo(
+        f"{run / 'report.html'}: {record.get('step', len(record['losses']))} of "
+        f"{record.get('steps', '?')} steps, from {file.name}"
+        + (f"; best score {best['score']:.4f} at step {best['step']}" if best else "")
+    )
+
+
+def run_html(record: Mapping[str, Any], name: str) -> str:
+    """The page of a run's record: "losses", one a step, and "history", one entry a validation."""
+    history = record["history"]
+    keys = list(dict.fromkeys(key for entry in history for key in entry if key != "step"))
+    charts = []
+    if losses := record["losses"]:
+        charts.append(_chart("loss", *_averaged(losses)))
+    for key in keys:
+        entries = [entry for entry in history if key in entry]
+        steps = [entry["step"] for entry in entries]
+        charts.append(_chart(key, steps, [entry[key] for entry in entries]))
+    facts = {key: value for key, value in record.items() if key not in ("losses", "history")}
+    return template("run.html.jinja").render(
+        name=name,
+        step=record.get("step", len(record["losses"])),
+        steps=record.get("steps"),
+        seconds=record.get("seconds"),
+        charts=charts,
+        facts=json.dumps(facts, indent=1, ensure_ascii=False),
+    )
+
+
+def _newest_record(run: Path) -> tuple[Path, dict[str, Any]]:
+    files = sorted(run.glob("*.json"), key=lambda file: (file.name == "last.json", file.name))
+    for file in reversed(files):
+        try:
+            record = json.loads(file.read_text("utf-8"))
+        except ValueError:
+            continue
+        if isinstance(record, dict) and {"losses", "history"} <= record.keys():
+            return file, record
+    raise DataError(
+        f"{run}: holds no record of a training run (last.json, which `train` writes with its first "
+        "checkpoint); name the folder that was train's --out."
+    )
+
+
+def _averaged(losses: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Steps and losses, at most as many as a curve has points: means of as many in a row."""
+    parts = np.array_split(np.asarray(losses, np.float64), min(_POINTS, len(losses)))
+    ends = np.cumsum([len(part) for part in parts])
+    return ends.tolist(), [float(part.mean()) for part in parts]
+
+
+def _chart(title: str, steps: Sequence[float], values: Sequence[float]) -> dict[str, Any]:
+    """A curve scaled to 100 x 50, its ends in words, and its points for those who point at them."""
+    finite = [value for value in values if np.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    last = max(*steps, 1)
+    points = [
+        (100 * step / last, 50 - 50 * (value - low) / ((high - low) or 1), step, value)
+        for step, value in zip(steps, values, strict=True)
+        if np.isfinite(value)
+    ]
+    return {
+        "title": title.replace("_", " "),
+        "line": " ".join(f"{x:.2f},{y:.2f}" for x, y, _, _ in points),
+        "points": points if len(points) <= 100 else [],
+        "low": f"{low:.4g}",
+        "high": f"{high:.4g}",
+        "last_step": last,
+        "end": f"{values[-1]:.4g}",
+    }
