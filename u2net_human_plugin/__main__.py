@@ -30,6 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     benchmark.add_argument("--calls", type=int, default=1000, help="for memory (default: 1000)")
     benchmark.add_argument("--json", type=Path, help="write the figures to this file as well")
 
+    benchmark.add_argument(
+        "--batch",
+        type=Path,
+        help="measure `batch` beside `rembg p` on this folder's photos instead",
+    )
+    benchmark.add_argument("--photos", type=int, default=200, help="for --batch (default: 200)")
+
     stress = commands.add_parser("stress", help="rembg's HTTP server under load, on 127.0.0.1")
     stress.add_argument("--clients", type=int, default=16, help="requests at a time (default: 16)")
     stress.add_argument("--requests", type=int, default=500, help="mixed sizes (default: 500)")
@@ -69,6 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
         from .stress import main as run_stress
 
         return run_stress(given)
+    if given.batch is not None:
+        from .benchmark_batch import main as run_batch_benchmark
+
+        return run_batch_benchmark(given.batch, given.photos)
     from .benchmark import main as run_benchmark
 
     return run_benchmark(given)

@@ -159,7 +159,7 @@ def _split(place: str) -> tuple[str, str]:
 
 
 def _kind(folder: Folder) -> str | None:
-    """ "file", "directory" or None. (``isfile`` and ``isdir`` say no to a missing network, too.)"""
+    """Whether it is a "file" or a "directory"; ``isfile`` says no where the network fails, too."""
     try:
         kind: str = folder.files.info(folder.path)["type"]
     except FileNotFoundError:
