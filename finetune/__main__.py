@@ -10,6 +10,7 @@ import typer
 
 from u2net_human_plugin.errors import PluginError
 
+from .benchmarks.batch import batch
 from .benchmarks.plugin import plugin
 from .benchmarks.server import server
 from .benchmarks.training import training
@@ -59,6 +60,7 @@ app.command()(card)
 
 benchmark = typer.Typer(help="What things cost: the plugin, rembg's server, a training step.")
 benchmark.command()(plugin)
+benchmark.command()(batch)
 benchmark.command()(server)
 benchmark.command()(training)
 app.add_typer(benchmark, name="benchmark")

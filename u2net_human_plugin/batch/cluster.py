@@ -46,7 +46,7 @@ def cluster(address: str | None = None, actors: int | None = None) -> Iterator[A
             work failed in it.
     """
     ray = import_ray()
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         local: dict[str, Any] = {"num_cpus": actors, "object_store_memory": OBJECT_STORE}
         _start(ray, include_dashboard=False, **local, **quiet)

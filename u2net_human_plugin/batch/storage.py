@@ -159,7 +159,7 @@ def _split(place: str) -> tuple[str, str]:
 
 
 def _kind(folder: Folder) -> str | None:
-    """What is there: "file", "directory" or None; ``isfile`` says no without a network, too."""
+    """Whether it is a "file" or a "directory"; ``isfile`` says no where the network fails, too."""
     try:
         kind: str = folder.files.info(folder.path)["type"]
     except FileNotFoundError:
