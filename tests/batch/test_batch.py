@@ -187,6 +187,15 @@ def test_table(tmp_path):
     assert Table(folder).collect().to_pylist() == rows
 
 
+def test_strange_table(tmp_path):
+    """A file of the table's name that is none is an error that names it, and stays."""
+    folder = destination(f"{tmp_path}/out")
+    folder.write(NAME, b"no parquet")
+    with pytest.raises(DataError, match=f"out/{NAME}: is no table"):
+        Table(folder).collect()
+    assert folder.read(NAME) == b"no parquet"
+
+
 @pytest.fixture
 def light(monkeypatch):
     """A worker whose network takes light for people."""

@@ -1,6 +1,7 @@
 """``python -m u2net_human_plugin batch SOURCE DEST``: what is missing in DEST is made.
 
-Exit status: 0, all cut-outs are there; 1, some pictures failed; 2, it could not start.
+Exit status: 0, all cut-outs are there; 1, some pictures failed; 2, it could not start, or Ray
+failed; 130, stopped by Ctrl+C.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ def main(given: argparse.Namespace) -> int:
         print(f"batch: {error}", file=sys.stderr)
     except OSError as error:
         print(f"batch: {said(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("batch: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
     return 2
 
 

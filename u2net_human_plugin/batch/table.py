@@ -11,6 +11,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from u2net_human_plugin.errors import DataError
+
 from .storage import UNFINISHED, Folder
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ class Table:
         """Join the table with the rows beside it; return it, sorted by source.
 
         Of a source's rows the last one stays. What killed processes left unfinished is removed.
+
+        Raises:
+            DataError: the table is damaged, or a stranger's.
         """
         import pyarrow as pa
 
@@ -81,9 +86,15 @@ class Table:
         return self._read(NAME)
 
     def _read(self, name: str) -> pyarrow.Table:
+        import pyarrow as pa
         from pyarrow import parquet
 
-        return parquet.read_table(io.BytesIO(self.folder.read(name)), schema=schema())
+        try:
+            return parquet.read_table(io.BytesIO(self.folder.read(name)), schema=schema())
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{self.folder.path}/{name}: is no table of this command's ({error}). Move it away."
+            ) from None
 
 
 def from_rows(rows: list[dict[str, Any]]) -> pyarrow.Table:
