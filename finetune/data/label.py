@@ -65,15 +65,12 @@ def label(
             failed.append(str(error))
             labelled.append(row)
             continue
-        extra = {
-            **row.extra,
-            "teacher": f"teachers/{paths[0].name}",
-            "teacher_weight": f"teachers/{paths[1].name}",
-            "taught_by": [f"{member.spec} {member.sha256[:12]}".rstrip() for member in members],
-        }
-        labelled.append(replace(row, extra=extra))
+        by = [f"{member.spec} {member.sha256[:12]}".rstrip() for member in members]
+        matte, agreement = (path.absolute() for path in paths)
+        extra = {**row.extra, "taught_by": by}
+        labelled.append(replace(row, teacher=matte, teacher_weight=agreement, extra=extra))
     write_manifest(out / "manifest.jsonl", labelled)
-    count = sum("teacher" in row.extra for row in labelled)
+    count = sum(row.teacher is not None for row in labelled)
     typer.echo(
         f"{out / 'manifest.jsonl'}: {len(rows)} pictures, {count} of them labelled ({written} anew)"
     )
