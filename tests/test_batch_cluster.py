@@ -127,7 +127,7 @@ def workers(process):
     return found
 
 
-def wait_for(condition, seconds=180):
+def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -159,7 +159,8 @@ def test_killed(count, photos, batch, tmp_path, driver):
     photos(count)
     out = tmp_path / "out"
     process = driver()
-    wait_for(lambda: len(outputs(out)) >= 3)
+    wait_for(lambda: len(outputs(out)) >= 3 or process.poll() is not None)
+    assert process.poll() is None, (tmp_path / "log").read_text()
     at_work = workers(process)
     assert len(at_work) == 2
     at_work[0].kill()
