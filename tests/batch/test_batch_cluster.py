@@ -127,7 +127,7 @@ def workers(process):
     return found
 
 
-def wait_for(condition, seconds=180):
+def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -159,7 +159,8 @@ def test_killed(count, photos, batch, tmp_path, driver):
     photos(count)
     out = tmp_path / "out"
     process = driver()
-    wait_for(lambda: len(outputs(out)) >= 3)
+    wait_for(lambda: len(outputs(out)) >= 3 or process.poll() is not None)
+    assert process.poll() is None, (tmp_path / "log").read_text()
     at_work = workers(process)
     assert len(at_work) == 2
     at_work[0].kill()
@@ -237,11 +238,11 @@ def test_bad_arguments(photos, launch, tmp_path):
 #: One's own pipeline on one's own cluster, which a command then joins.
 PIPELINE = """
 import subprocess, sys
-import ray
 from u2net_human_plugin.batch import Recipe, cut_out
+from u2net_human_plugin.batch.cluster import cluster
 
-here = ray.init(address="local", num_cpus=2, include_dashboard=False)
-ray.data.DataContext.get_current().enable_progress_bars = False
+here = cluster(actors=2)
+ray = here.__enter__()
 files = ray.data.read_binary_files("photos", include_paths=True)
 made = cut_out(files, Recipe.from_environment("mask"), actors=2)
 rows = made.take_all()
@@ -253,13 +254,15 @@ assert row["path"].endswith("0000.jpg")
 assert (row["image"].shape, row["width"], row["error"]) == ((96, 96, 3), 96, None)
 assert row["cutout"].startswith(b"\\x89PNG")
 command = [sys.executable, "-m", "u2net_human_plugin", "batch", "photos", "out"]
-address = here.address_info["gcs_address"]
+address = ray.get_runtime_context().gcs_address
 done = subprocess.run([*command, "--ray-address", address, "--format", "webp"])
 assert done.returncode == 1
 assert ray.is_initialized() and ray.nodes()[0]["Alive"]
 done = subprocess.run([*command, "--ray-address", "127.0.0.1:1"], capture_output=True, text=True)
 assert done.returncode == 2, done
 assert "batch: --ray-address 127.0.0.1:1: no Ray cluster there" in done.stderr, done.stderr
+here.__exit__(None, None, None)
+assert not ray.is_initialized()
 """
 
 

@@ -70,7 +70,9 @@ def _run(given: argparse.Namespace) -> int:
     there = set(dest.names())
     done = finished(rows, recipe.weights.sha256, recipe.settings, there)
     todo = {name: names[name] for name in pictures if name not in done}
-    print(f"{len(pictures)} pictures, {len(pictures) - len(todo)} of them done already.")
+    print(
+        f"{len(pictures)} pictures, {len(pictures) - len(todo)} of them done already.", flush=True
+    )
     if others:
         print(f"Not pictures by their names: {len(others)}, such as {others[0]}.")
     try:
