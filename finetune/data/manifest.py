@@ -9,7 +9,7 @@ they come from and which split they belong to:
 ``"mask": "alpha"`` means the picture's own alpha channel, ``"mask": null`` a scene with
 nobody in it. With ``"thing": true`` as well, the picture is the cut-out of an object or animal,
 to be pasted into scenes as something that is nobody. ``"bystanders"`` is the path of a trimap of
-people whom the mask leaves out (:mod:`.unlabelled`) and of what else does not count. Further keys are kept in
+people whom the mask leaves out (:mod:`.unlabelled`). Further keys are kept in
 :attr:`Row.extra` and written back unchanged. Of these, ``"detector"`` says what looked for the
 people of ``"boxes"``; null, nothing but the mask did.
 """
