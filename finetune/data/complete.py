@@ -77,10 +77,10 @@ def _drawn(row: Row, segment: Segment) -> Image.Image | None:
     if not boxes:
         return None
     drawn = trimap(load_image(row), mask, boxes, segment)
-    return Image.fromarray(np.maximum(drawn, _open_elsewhere(row, boxes)))
+    return Image.fromarray(np.maximum(drawn, open_elsewhere(row, boxes)))
 
 
-def _open_elsewhere(row: Row, boxes: list[Box]) -> npt.NDArray[np.uint8]:
+def open_elsewhere(row: Row, boxes: list[Box]) -> npt.NDArray[np.uint8]:
     """What the mask's maker left open: the row's trimap so far, without ``boxes``, or zero."""
     if row.bystanders is None:
         return np.zeros((), np.uint8)

@@ -13,6 +13,7 @@ from PIL import Image
 from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.finetune.data import sources
 from u2net_human_plugin.finetune.data.collection import collect
+from u2net_human_plugin.finetune.data.complete import open_elsewhere
 from u2net_human_plugin.finetune.data.doubts import is_inverted
 from u2net_human_plugin.finetune.data.manifest import load_alpha, load_mask, read_manifest
 from u2net_human_plugin.finetune.data.masks import BRIGHT, Reading, parse_classes, to_grey
@@ -299,3 +300,22 @@ def test_junk_is_no_missing_library(
     assert (
         "junk.jpg: cannot be read as a picture (it is no picture of a known kind" in aside["detail"]
     )
+
+
+def test_complete_keeps_what_the_masks_maker_left_open(
+    voc: Values, prepare: Prepare, tmp_path: Path
+) -> None:
+    """The borders stay open; where somebody was looked at closely, what was found counts."""
+    save(photo(1), tmp_path / "images/a.png")
+    save(palette(voc), tmp_path / "masks/a.png")
+    folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
+    prepare(*folders, "--person-value", 15, "--whole", "--out", tmp_path / "out")
+    (row,) = read_manifest(tmp_path / "out")
+    boxes = [(150.0, 210.0, 230.0, 310.0)]
+    assert row.bystanders is not None
+    trimap = Image.open(row.bystanders).convert("L")
+    trimap.paste(128, (150, 210, 231, 311))
+    trimap.save(row.bystanders)
+    kept = open_elsewhere(row, boxes)
+    assert kept[250, 200] == 0
+    np.testing.assert_array_equal(kept[:200], np.where(voc == 255, 128, 0)[:200])

@@ -76,6 +76,10 @@ def finished(pictures, tmp_path_factory):
     return subprocess.run(command, capture_output=True, text=True, check=False), out
 
 
+def content_of(out):
+    return json.loads((out / "report.json").read_text("utf-8"))
+
+
 class TestCommand:
     @pytest.mark.process
     def test_scores_are_those_of_the_metrics(self, finished, pictures):
@@ -97,7 +101,7 @@ class TestCommand:
     def test_report(self, finished):
         """The JSON holds means, intervals, slices, settings and checksums."""
         _, out = finished
-        content = json.loads((out / "report.json").read_text("utf-8"))
+        content = content_of(out)
         assert content["pictures"] == 3
         assert content["overall"]["pictures"] == 2
         assert content["empty_scenes"]["pictures"] == 1
@@ -117,7 +121,7 @@ class TestCommand:
     def test_pictures_without_a_usable_mask_are_named(self, finished):
         """An empty mask on a row that is no empty scene is set aside, with the reason."""
         _, out = finished
-        content = json.loads((out / "report.json").read_text("utf-8"))
+        content = content_of(out)
         assert [entry["image"] for entry in content["set_aside"]] == ["a.png"]
         assert "mask is empty" in content["set_aside"][0]["reason"]
 
@@ -136,6 +140,8 @@ class TestCommand:
         text = (out / "report.md").read_text("utf-8")
         assert text in done.stdout
         assert "| Boundary IoU | 0." in text
+        page = (out / "report.html").read_text("utf-8")
+        assert page.count("<figure") == content_of(out)["overall"]["pictures"] == 2
 
     def test_unreadable_picture_fails_the_run_but_not_the_others(self, pictures, tmp_path):
         """A broken picture is listed, everything else is measured, the exit status is 1."""
@@ -150,10 +156,11 @@ class TestCommand:
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 1
         assert "broken.jpg: cannot be read as a picture" in result.stderr
-        content = json.loads((out / "report.json").read_text("utf-8"))
+        content = content_of(out)
         assert content["pictures"] == 1
         assert [entry["image"] for entry in content["failures"]] == ["broken.jpg"]
         assert not (out / "worst.jpg").exists()
+        assert "<figure" not in (out / "report.html").read_text("utf-8")
 
 
 class TestResume:
