@@ -41,8 +41,8 @@ def _group() -> None:
     """Fine-tune U²-Net on people.
 
     The way: prepare → complete → label → train → evaluate → export. Beside it: compose (scenes of
-    people put together), interpolate (between two weights), report (a run's curves), card (the
-    model card), benchmark (what things cost).
+    people put together), interpolate (between two weights), ensemble (several networks as one),
+    report (a run's curves), card (the model card), benchmark (what things cost).
     """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CHECKOUT
+from places import CHECKOUT
 
 Launch = Callable[..., "subprocess.CompletedProcess[Any]"]
 

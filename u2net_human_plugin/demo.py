@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from .cutout import Form, encoded, opened
-from .errors import DataError, PluginError, importing
+from .errors import DataError, PluginError, importing, install_command
 from .options import Options
 from .segmenter import HumanSegmenter
 
@@ -90,7 +90,7 @@ def build(segmenter: HumanSegmenter) -> tuple[Any, Any]:
         MissingExtraError: Gradio is not installed.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody asked for reports
-    with importing("gradio", "install it with `pip install u2net-human-plugin[demo,rembg]`."):
+    with importing("gradio", f"install it with `{install_command('demo')}`."):
         import gradio
 
     def run(file: str | None, form: str, *values: Any) -> tuple[Any, Any]:

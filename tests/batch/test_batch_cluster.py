@@ -153,6 +153,7 @@ def driver(installed_python, clean_environment, tmp_path):
         process.wait()
 
 
+@pytest.mark.slow  # needs Ray to start within its own 30 seconds
 @pytest.mark.parametrize("count", [48, pytest.param(1000, marks=pytest.mark.slow)])
 def test_killed(count, photos, batch, tmp_path, driver):
     """A killed worker and a killed driver lose nothing, and the next run does what is missing."""
@@ -199,6 +200,7 @@ Image.open = opened
 """
 
 
+@pytest.mark.slow  # needs Ray to start within its own 30 seconds
 def test_a_picture_that_kills(photos, batch, tmp_path):
     """A picture that its process dies of is given up, and blamed; its neighbours are made."""
     photos(6).joinpath("0", "0003.jpg").write_bytes(b"poison")
@@ -212,6 +214,7 @@ def test_a_picture_that_kills(photos, batch, tmp_path):
     )
 
 
+@pytest.mark.slow  # needs Ray to start within its own 30 seconds
 def test_bad_arguments(photos, launch, tmp_path):
     """What cannot start ends with 2 and one line that says why; nothing is written."""
     photos(1)
@@ -266,6 +269,7 @@ assert not ray.is_initialized()
 """
 
 
+@pytest.mark.slow  # needs Ray to start within its own 30 seconds
 def test_pipeline(photos, launch, tmp_path):
     """`cut_out` is a step of somebody's own pipeline; the command joins a running cluster."""
     photos(4).joinpath("1", "broken.jpg").write_bytes(BROKEN)

@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from checkpoints import LITE
 from PIL import Image
+from places import LITE
 from skimage import data
 from typer.testing import CliRunner
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CHECKOUT
 from PIL import Image
+from places import CHECKOUT
 
 Launch = Callable[..., "subprocess.CompletedProcess[Any]"]
 

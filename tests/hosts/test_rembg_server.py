@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CHECKOUT
 from PIL import Image
+from places import CHECKOUT
 
 pytestmark = pytest.mark.process
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import LITE
 from PIL import Image, ImageOps
+from places import LITE
 
 from u2net_human_plugin import HumanSegmenter, Options
 from u2net_human_plugin.errors import DataError, HostError, OptionError, WeightsError

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import LITE
+from places import LITE
 
 from u2net_human_plugin.errors import WeightsError
 from u2net_human_plugin.finetune.files import written_atomically

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from checkpoints import LITE
+from places import LITE
 from typer.testing import CliRunner
 
 from u2net_human_plugin.checkpoint import load_checkpoint, load_network

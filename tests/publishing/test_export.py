@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from checkpoints import LITE
+from places import LITE
 from typer.testing import CliRunner
 
 from u2net_human_plugin import weights

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from checkpoints import LITE
+from places import LITE
 
 import u2net_human_plugin.finetune.publishing.onnx_file
 from u2net_human_plugin.checkpoint import load_checkpoint

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from u2net_human_plugin.errors import PluginError, importing
+from u2net_human_plugin.errors import PluginError, importing, install_command
 
 #: Bytes of shared memory of a local cluster. Actors read and write the pictures themselves,
 #: so only names travel; Ray's default would reserve a third of the machine.
@@ -25,7 +25,7 @@ def import_ray() -> Any:
     """
     # Nobody who asked for cut-outs asked for reports to Ray's makers. A user's own value stands.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    remedy = "install it with `pip install u2net-human-plugin[ray,rembg]`."
+    remedy = f"install it with `{install_command('ray')}`."
     with importing("ray", remedy):
         import ray
     with importing("pyarrow", remedy):

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from u2net_human_plugin.errors import DataError, MissingExtraError, OptionError, importing
+from u2net_human_plugin.errors import (
+    DataError,
+    MissingExtraError,
+    OptionError,
+    importing,
+    install_command,
+)
 
 #: What a picture's name ends with, in small letters. Of a folder's other files it is said
 #: how many there are; a glob takes what it matches, whatever the name.
@@ -168,7 +174,7 @@ def _kind(folder: Folder) -> str | None:
 
 
 def _opened(place: str) -> Folder:
-    with importing("fsspec", "install it with `pip install u2net-human-plugin[ray]`."):
+    with importing("fsspec", f"install it with `{install_command('ray')}`."):
         from fsspec.core import url_to_fs
     try:
         files, path = url_to_fs(place)
