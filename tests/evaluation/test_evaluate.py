@@ -160,7 +160,9 @@ class TestCommand:
         assert content["pictures"] == 1
         assert [entry["image"] for entry in content["failures"]] == ["broken.jpg"]
         assert not (out / "worst.jpg").exists()
-        assert "<figure" not in (out / "report.html").read_text("utf-8")
+        page = (out / "report.html").read_text("utf-8")
+        assert "<figure" not in page
+        assert "broken.jpg: cannot be read as a picture" in page
 
 
 class TestResume:
