@@ -20,6 +20,9 @@ pytest.importorskip("ray", reason="needs the extra ray")
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra ray")
 psutil = pytest.importorskip("psutil", reason="needs psutil, of the extra train")
 
+# Each starts a cluster, and Ray gives itself 30 seconds for that, however busy the machine.
+pytestmark = pytest.mark.slow
+
 MODULE = ("-m", "u2net_human_plugin", "batch")
 #: One look at each picture: these tests are about pictures that get lost.
 QUICK = {"U2NET_HUMAN_CROP": "off", "U2NET_HUMAN_REFINE": "off"}

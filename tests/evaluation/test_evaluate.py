@@ -322,14 +322,16 @@ class TestPredictors:
         plain = load_predictor(str(path)).segment(image).astype(int)
         assert abs(ours - plain).max() > 1
 
-    def test_torch_and_onnx_agree(self):
+    def test_torch_and_onnx_agree(self, tmp_path):
         """The same weights score the same as checkpoint and as ONNX; `full:` differs."""
         image = Image.fromarray(data.astronaut()).resize((160, 120))
-        onnx = load_predictor("bundled").segment(image).astype(int)
+        write_onnx(load_checkpoint(LITE, "half"), tmp_path / "lite.onnx")
+        onnx = load_predictor(str(tmp_path / "lite.onnx")).segment(image).astype(int)
         half = load_predictor(str(LITE))
         full = load_predictor(f"full:{LITE}")
         # Enlarging works on logits, which makes the last digits near 0 and 1 count more.
-        assert np.mean(abs(half.segment(image) - onnx) > 1) < 0.001
+        # The ONNX file holds its weights in half precision.
+        assert np.mean(abs(half.segment(image) - onnx) > 2) < 0.001
         assert (half.facts["decoder"], full.facts["decoder"]) == ("half", "full")
         assert np.mean(abs(full.segment(image) - onnx) > 1) > 0.01
 

@@ -54,11 +54,11 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, astronaut):
-    """A manifest of one photo whose mask is the bundled network's own."""
+    """A manifest of one photo whose mask is the lite network's own."""
     folder = tmp_path_factory.mktemp("pictures")
     image = astronaut.resize((256, 256))
     image.save(folder / "a.png")
-    segmenter = HumanSegmenter(weights.bundled().path)
+    segmenter = HumanSegmenter(network=load_torch(WeightsFile(LITE, "given")))
     segmenter.mask(image).point(lambda value: 255 * (value >= 128)).save(folder / "a_mask.png")
     row = {"image": "a.png", "mask": "a_mask.png", "source": "s", "split": "test"}
     (folder / "manifest.jsonl").write_text(json.dumps(row) + "\n")
@@ -126,7 +126,8 @@ class TestExport:
         assert export._destination(None, bundle=False) == folder
         image = astronaut.resize((128, 128))
         new = np.asarray(HumanSegmenter().mask(image)).astype(int)
-        old = np.asarray(HumanSegmenter(weights.bundled().path).mask(image)).astype(int)
+        lite = HumanSegmenter(network=load_torch(WeightsFile(LITE, "given")))
+        old = np.asarray(lite.mask(image)).astype(int)
         assert abs(new - old).max() <= 6  # half precision of what was single
 
     def test_masks_that_leave_somebody_out_are_no_judges(self, exported, pictures):
@@ -165,11 +166,11 @@ class TestExport:
     def test_forced_export_says_so(self, pictures, tmp_path):
         """With --force worse weights pass, with the objections in their record."""
         settings = Settings(str(pictures), consistency=0)
-        gate = export.compare(blind_network(tmp_path / "blind.onnx"), "bundled", settings, True)
+        gate = export.compare(blind_network(tmp_path / "blind.onnx"), str(LITE), settings, True)
         assert gate["forced"] is True
         assert "all pictures: iou fell from 1.0000 to 0.0000" in gate["objections"]
         with pytest.raises(export.WorseError, match=r"s: boundary_iou fell from 1\.0000 to 0"):
-            export.compare(tmp_path / "blind.onnx", "bundled", settings, False)
+            export.compare(tmp_path / "blind.onnx", str(LITE), settings, False)
 
 
 def blind_network(path):
