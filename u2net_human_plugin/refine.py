@@ -21,7 +21,7 @@ RADIUS = 2
 #: Its regularisation, for a guide in 0…1: textures of a smaller variance leave no trace.
 EPSILON = 1e-4
 #: Side of the pieces in which the filter is applied, in cells of the grid.
-_PIECE = 16
+_PIECE = 8
 
 
 def enlarge(alpha: Array, size_wh: tuple[int, int]) -> Image.Image:

@@ -240,8 +240,10 @@ def test_readmes_curl_lines(
         assert done.returncode == 0, done.stderr
         with Image.open(tmp_path / "out.png") as cutout:
             alpha = np.asarray(cutout)[..., 3].astype(float)
-        # rembg's default model is another one; choosing people may clear what is faint.
-        assert np.abs(alpha - mask)[mask > 128].mean() < 1, line
+        # rembg's default model is another one; choosing people may clear what stands beside her.
+        her = np.zeros_like(mask, bool)
+        her[:, 60:140] = mask[:, 60:140] > 128
+        assert np.abs(alpha - mask)[her].mean() < 1, line
         assert (alpha <= mask.astype(float) + 1).all(), line
         (tmp_path / "out.png").unlink()
 
