@@ -186,7 +186,7 @@ def test_damaged_exif_is_no_orientation(remover, picture, mask):
 def test_options_reach_the_pipeline(host, astronaut, monkeypatch):
     """Options come as keywords or from the environment and act as in HumanSegmenter."""
     small = Image.new("RGB", (900, 700), "white")
-    small.paste(astronaut.resize((120, 120)), (60, 500))
+    small.paste(astronaut.resize((200, 200)), (60, 400))
     expected = np.asarray(HumanSegmenter(options=Options(crop="self")).mask(small))
     assert not np.array_equal(expected, HumanSegmenter(options=Options(crop="off")).mask(small))
 
