@@ -16,7 +16,7 @@ from .errors import DataError
 
 #: Side of the square the network sees, in pixels, unless its file fixes another (the
 #: official ONNX files: 320). Wants to be a multiple of 32.
-SIZE = 448
+SIZE = 384
 #: What rembg's own U²-Net sessions feed theirs, whatever the file.
 REMBG_SIZE = 320
 #: Per-channel mean and standard deviation (RGB, of values in 0…1).
