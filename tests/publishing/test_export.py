@@ -151,7 +151,7 @@ class TestExport:
         assert result.exit_code != 0
         message = result.output + str(result.exception)
         assert "worse than" in message
-        assert "all pictures: iou fell from 0.99" in message
+        assert "all pictures: iou fell from 1.0000" in message
         assert "--force" in message
         assert {path.name: digest(path) for path in folder.iterdir()} == before
 
