@@ -31,11 +31,11 @@ from urllib.parse import parse_qsl
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 from u2net_human_plugin.errors import OptionError, WeightsError
 from u2net_human_plugin.network import Network, OnnxNetwork, TorchNetwork
 from u2net_human_plugin.preprocess import SIZE, normalize, reduced
+from u2net_human_plugin.regions import label_regions, region_peaks
 from u2net_human_plugin.weights import WeightsFile, bundled
 
 from ..files import file_sha256
@@ -143,22 +143,11 @@ def soft_label(
         seen = knowing.max(0) if len(knowing) else np.zeros_like(matte)
         if somebody is not None:
             seen = np.maximum(seen, _on_grid(somebody.astype(np.float32), size))
-        things = _regions_without(matte >= REGION, seen >= 0.5)
+        regions = label_regions(matte >= REGION)
+        things = np.append(False, region_peaks(seen, regions) < 0.5)[regions]
         matte = np.where(things, 0, matte)
         agreement = np.where(things, 1 - 2 * seen, agreement)
     return SoftLabel(_bytes(matte), _bytes(agreement))
-
-
-def _regions_without(
-    regions: npt.NDArray[np.bool_], seen: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """The connected regions that ``seen`` nowhere touches: (H,W) bool."""
-    labels, count = ndimage.label(regions, np.ones((3, 3), bool))
-    touched = np.zeros(count + 1, bool)
-    touched[np.unique(labels[seen])] = True
-    touched[0] = True  # the background is no region
-    without: npt.NDArray[np.bool_] = ~touched[labels]
-    return without
 
 
 def _mirrored_too(ask: Callable[[Image.Image], Floats]) -> Callable[[Image.Image], Floats]:
