@@ -45,28 +45,34 @@ def spoilt(draw: Draw, rgb: Tensor, recipe: Recipe) -> Tensor:
         rgb[these] = _luma(rgb[these]).expand(-1, 3, -1, -1)
     if len(these := some(recipe.dark)):
         rgb[these] *= draw.uniform(len(these), 0.15, 0.5)[:, None, None, None]
-    for number in some(recipe.blurred).tolist():
-        rgb[number] = _blurred(rgb[number][None], float(draw.uniform(1, 0.4, 2.2)))[0]
-    for number in some(recipe.coarse).tolist():
+    if len(these := some(recipe.blurred)):
+        rgb[these] = _blurred(rgb[these], draw.uniform(len(these), 0.4, 2.2))
+    if len(these := some(recipe.coarse)):
+        # One resolution a batch: pictures of different sizes are no one tensor.
         small = max(16, int(size * float(draw.log_uniform(1, 0.12, 0.7))))
-        reduced = F.interpolate(rgb[number][None], small, mode="bilinear", antialias=True)
-        rgb[number] = F.interpolate(reduced, size, mode="bicubic").clamp(0, 1)[0]
+        reduced = F.interpolate(rgb[these], small, mode="bilinear", antialias=True)
+        rgb[these] = F.interpolate(reduced, size, mode="bicubic").clamp(0, 1)
     if len(these := some(recipe.noisy)):
         strength = 0.04 * draw.normal(len(these), 1, 1, 1).abs()
         rgb[these] = (rgb[these] + strength * draw.normal(len(these), 3, size, size)).clamp(0, 1)
-    for number in some(recipe.jpeg).tolist():
-        rgb[number] = compressed(rgb[number][None], float(draw.uniform(1, *recipe.quality)))[0]
+    if len(these := some(recipe.jpeg)):
+        rgb[these] = compressed(rgb[these], draw.uniform(len(these), *recipe.quality))
     return rgb
 
 
-def _blurred(rgb: Tensor, sigma: float) -> Tensor:
-    reach = max(1, int(2.5 * sigma))
+def _blurred(rgb: Tensor, sigma: Tensor) -> Tensor:
+    """Each of (N,3,H,W) by a Gaussian of its own ``sigma`` (N,) in pixels, up to 2.2."""
+    count, channels, height, width = rgb.shape
+    reach = 6
     steps = torch.arange(-reach, reach + 1, device=rgb.device, dtype=rgb.dtype)
-    kernel = (-steps.square() / (2 * sigma * sigma)).exp()
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(3, 1, 1, -1)
-    rgb = F.pad(rgb, (reach,) * 4, mode="reflect")
-    rgb = F.conv2d(rgb, kernel, groups=3)
-    return F.conv2d(rgb, kernel.transpose(2, 3), groups=3)
+    kernels = (-steps.square() / (2 * sigma.square()[:, None])).exp()
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    kernels = kernels[:, None, None]
+    planes = rgb.reshape(1, count * channels, height, width)
+    planes = F.pad(planes, (reach,) * 4, mode="reflect")
+    planes = F.conv2d(planes, kernels, groups=count * channels)
+    planes = F.conv2d(planes, kernels.transpose(2, 3), groups=count * channels)
+    return planes.view(rgb.shape)
 
 
 # ITU-T T.81, tables K.1 and K.2: the quantisation of JPEG at quality 50.
@@ -83,12 +89,12 @@ _CHROMA_STEPS = (
 )  # fmt: skip
 
 
-def compressed(rgb: Tensor, quality: float) -> Tensor:
+def compressed(rgb: Tensor, quality: Tensor) -> Tensor:
     """What JPEG with chroma at half resolution makes of colours (N,3,H,W) in 0…1.
 
-    ``quality`` is 1…100, as in libjpeg.
+    ``quality`` is (N,) in 1…100, as in libjpeg.
     """
-    scale = 50 / quality if quality < 50 else 2 - quality / 50
+    scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
     height, width = rgb.shape[2:]
     rgb = F.pad(rgb * 255, (0, -width % 16, 0, -height % 16), mode="replicate")
     luma = _luma(rgb)
@@ -104,12 +110,12 @@ def compressed(rgb: Tensor, quality: float) -> Tensor:
     return (decoded[..., :height, :width] / 255).clamp(0, 1)
 
 
-def _quantized(plane: Tensor, steps: tuple[tuple[int, ...], ...], scale: float) -> Tensor:
+def _quantized(plane: Tensor, steps: tuple[tuple[int, ...], ...], scale: Tensor) -> Tensor:
     """Blocks of 8x8 through the discrete cosine transform, rounded to ``steps``, and back."""
     n = torch.arange(8, device=plane.device, dtype=plane.dtype)
     cosines = ((2 * n[None] + 1) * n[:, None] * (math.pi / 16)).cos() * 0.5
     cosines[0] *= 0.5**0.5
-    step = (plane.new_tensor(steps) * scale).clamp(min=1)
+    step = (plane.new_tensor(steps) * scale.view(-1, 1, 1, 1, 1, 1)).clamp(min=1)
     count, channels, height, width = plane.shape
     blocks = plane.view(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
     kept = ((cosines @ blocks @ cosines.T) / step).round() * step

@@ -147,16 +147,21 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
             loss = deep_supervision(
                 outputs, batch.alpha, batch.weight, edge=config.edge, iou=config.iou
             )
-            value = finite(run, loss + config.remember_weight * memory, rate)
+            loss = loss + config.remember_weight * memory
             run.optimizer.zero_grad()
-            accelerator.backward(loss + config.remember_weight * memory)
+            accelerator.backward(loss)
             if run.step < thawing:
                 for parameter in encoder:
                     parameter.grad = None
             norm = accelerator.clip_grad_norm_(run.model.parameters(), 5.0)
-            finite(run, torch.as_tensor(norm, device=loss.device), rate, "gradient's norm")
             run.optimizer.step()
             run.ema.update(run.network)
+            if run.step + 1 < run.total:
+                supply.prepare(run.step + 1)
+            # Asked only now, when a GPU has all of its work: reading a number waits for it. Nothing
+            # has been saved yet.
+            value = finite(run, loss, rate)
+            finite(run, torch.as_tensor(norm, device=loss.device), rate, "gradient's norm")
 
             run.step += 1
             run.losses.append(value)

@@ -30,8 +30,41 @@ BEST = "best.pt"
 #: Decoded pictures, in the run's folder unless there is a --cache.
 PICTURES = "pictures"
 
-#: Batch by number, for this process.
-Supply = Callable[[int], Batch]
+
+class Supply:
+    """This process's part of every batch, by the batch's number.
+
+    On a GPU a batch can be made on a stream of its own while a step is still being computed.
+
+    Args:
+        draw: batch by number.
+        device: where it makes them.
+    """
+
+    def __init__(self, draw: Callable[[int], Batch], device: torch.device) -> None:
+        self._draw = draw
+        on_gpu = device.type == "cuda"
+        self._stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+        self._waiting: tuple[int, Batch] | None = None
+
+    def __call__(self, number: int) -> Batch:
+        """The batch, made now unless it was prepared."""
+        if self._stream is None or self._waiting is None or self._waiting[0] != number:
+            return self._draw(number)
+        _, batch = self._waiting
+        self._waiting = None
+        current = torch.cuda.current_stream()
+        current.wait_stream(self._stream)
+        for tensor in batch:
+            if tensor is not None:
+                tensor.record_stream(current)  # not to be reused before this stream is done
+        return batch
+
+    def prepare(self, number: int) -> None:
+        """Make that batch now, if that takes no time from the step that is being computed."""
+        if self._stream is not None:
+            with torch.cuda.stream(self._stream):
+                self._waiting = number, self._draw(number)
 
 
 @dataclass(frozen=True)
@@ -283,7 +316,10 @@ def share_of(batches: Batches, config: TrainConfig, accelerator: Accelerator) ->
             f"--batch {config.batch}: cannot be shared out among {processes} processes; choose a "
             f"multiple of {processes}."
         )
-    return lambda number: batches.draw(number * processes + index, count, config.size)
+    return Supply(
+        lambda number: batches.draw(number * processes + index, count, config.size),
+        accelerator.device,
+    )
 
 
 def _hardware() -> str:

@@ -191,7 +191,7 @@ def test_compression_is_close_to_a_jpeg_file(
     saved = np.asarray(Image.open(stream), np.float32)
     original = np.asarray(picture, np.float32)
     tensor = torch.from_numpy(original / 255).permute(2, 0, 1)[None]
-    ours = compressed(tensor, quality)[0].permute(1, 2, 0).numpy() * 255
+    ours = compressed(tensor, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy() * 255
     assert ours.shape == saved.shape
     damage = np.abs(saved - original).mean()
     assert np.abs(ours - saved).mean() < 0.5 * damage
