@@ -17,6 +17,14 @@ from typing import Any
 
 _BOUNDARY = "u2net-human-boundary"
 
+# Versions differ in whether the web page can be left out.
+_SERVER = """
+import sys
+from rembg.commands.s_command import s_command
+no_page = ["--no-ui"] if any(option.name == "no_ui" for option in s_command.params) else []
+s_command([*sys.argv[1:], *no_page])
+"""
+
 
 @dataclass
 class Server:
@@ -57,8 +65,7 @@ def running_server(python: Path, environment: Mapping[str, str], folder: Path) -
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = folder / "server.log"
-    code = "from rembg.cli import main; main()"
-    rembg_s = ("-c", code, "s", "--no-ui", "--host", "127.0.0.1", "--port", str(port))
+    rembg_s = ("-c", _SERVER, "--host", "127.0.0.1", "--port", str(port))
     with log.open("wb") as stream:
         options: dict[str, Any] = {"cwd": folder, "env": dict(environment)}
         process = subprocess.Popen(

@@ -121,8 +121,22 @@ def import_yolo() -> Any:
     """
     quiet = _quiet_environment() if "ultralytics" not in sys.modules else {}
     remedy = f'crop="yolo" needs it: `{install_command("yolo")}` (AGPL-3.0), or use crop="self".'
-    with _environment(quiet), importing("ultralytics", remedy):
+    with _environment(quiet), _pillow_left_alone(), importing("ultralytics", remedy):
         return import_module("ultralytics").YOLO
+
+
+@contextmanager
+def _pillow_left_alone() -> Iterator[None]:
+    """Keep ``PIL.Image.open`` as it is, which ultralytics replaces while it is imported.
+
+    Its own wants pi-heif as soon as Pillow cannot identify a file, and the host would get a
+    ModuleNotFoundError in place of the UnidentifiedImageError that it expects.
+    """
+    opener = Image.open
+    try:
+        yield
+    finally:
+        Image.open = opener
 
 
 def _quiet_environment() -> dict[str, str]:

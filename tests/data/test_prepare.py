@@ -783,8 +783,8 @@ def test_a_rembg_session_labels(
     """The mask is what rembg makes of the photo, and the row says which session made it."""
     rembg = pytest.importorskip("rembg")
     monkeypatch.setenv("U2NET_HOME", str(tmp_path / "home"))
-    (tmp_path / "home/models/u2netp").mkdir(parents=True)
-    shutil.copy(official_onnx, tmp_path / "home/models/u2netp/u2netp.onnx")
+    (tmp_path / "home").mkdir()
+    shutil.copy(official_onnx, tmp_path / "home/u2netp.onnx")  # where every rembg looks
     save(astronaut, tmp_path / "photos/a.png")
     prepare(
         *("--photos", tmp_path / "photos", "--label-with", "u2netp", "--whole"),

@@ -27,6 +27,7 @@ MODEL = "u2net_human_ft"
 
 
 def segmenter() -> tuple[Way, Way | None]:
+    """For comparison, Pillow alone."""
     import numpy as np
 
     from u2net_human_plugin import HumanSegmenter, Options
@@ -51,16 +52,22 @@ def segmenter() -> tuple[Way, Way | None]:
             assert 0 <= alpha.min() <= alpha.max() <= 1
             model.mask(image, chosen).save(output)
 
-    return process, None
+    def host(file: Path, _output: Path) -> None:
+        with Image.open(file) as image:
+            image.load()
+
+    return process, host
 
 
 def rembg_i() -> tuple[Way, Way | None]:
     """The host's own model for comparison is there if ``U2NET_HOME`` holds its weights."""
     import rembg
-    from rembg.cli import main
+
+    # Not from rembg.cli, which older versions run when it is imported.
+    from rembg.commands.i_command import i_command
 
     def process(file: Path, output: Path) -> None:
-        main(["i", "-m", MODEL, str(file), str(output)], standalone_mode=False)
+        i_command(["-m", MODEL, str(file), str(output)], standalone_mode=False)
 
     if "U2NET_HOME" not in os.environ:
         return process, None

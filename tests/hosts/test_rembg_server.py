@@ -36,11 +36,12 @@ def write_down(event, args):
         record.write(f"{event} {args[0]!r} {args[1]!r}\\n".replace("\\n", " ") + "\\n"
                      if len(args) > 1 else f"{event} {args[0]!r}\\n")
 sys.argv[0] = "rembg"
-from rembg.cli import main
+import rembg.commands
 server = sys.modules["rembg.commands.s_command"]
-blocked = server._is_blocked_ip
-server._is_blocked_ip = lambda ip: str(ip) != "127.0.0.2" and blocked(ip)
+if blocked := getattr(server, "_is_blocked_ip", None):  # older versions fetch from anywhere
+    server._is_blocked_ip = lambda ip: str(ip) != "127.0.0.2" and blocked(ip)
 sys.addaudithook(write_down)
+from rembg.cli import main  # older versions run it here
 sys.exit(main())
 """
 

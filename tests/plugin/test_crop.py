@@ -387,7 +387,9 @@ import os, shutil, sys
 from pathlib import Path
 from PIL import Image
 from u2net_human_plugin import yolo
+opener = Image.open
 yolo.import_yolo()
+assert Image.open is opener  # ultralytics puts its own in its place
 from ultralytics.utils import downloads
 def download(url, file, **keywords):
     print(url.rpartition("/")[2], file)

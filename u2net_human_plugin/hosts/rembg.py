@@ -126,6 +126,11 @@ class Session:
         """One mask, "L" and of the image's size. Options given here hold for this image."""
         with _told_to_the_caller():
             options = _updated(self._segmenter.options, kwargs)
+            # Meant for a session, but an older rembg's server makes one for the first request
+            # alone; a wrong value of a later one is a mistake all the same.
+            _check_session_options(kwargs.get("sess_opts"))
+            if (wanted := kwargs.get("providers")) is not None:
+                _available(wanted)
         return [self._segmenter.mask(img, options)]
 
     @classmethod
