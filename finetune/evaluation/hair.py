@@ -71,7 +71,7 @@ def hair(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     manifest: Annotated[
         Path | None,
-        typer.Option(help="Where people and scenes come from.  [default: scikit-image's]"),
+        typer.Option(help="Where people and scenes come from; without, from skimage.data."),
     ] = None,
     split: Annotated[str, typer.Option(help="val, train, test or all.")] = "all",
     source: Annotated[
@@ -234,8 +234,9 @@ def _person(image: Image.Image, mask: npt.NDArray[np.bool_], side: int) -> Perso
     rgb = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.LANCZOS))
     smaller = Image.fromarray(figure.astype(np.float32)).resize(size, Image.Resampling.BOX)
     reach = max(1.0, _DRAWN_IN * max(size))
-    inner = ndimage.distance_transform_edt(np.asarray(smaller) > 0.99) > reach
-    body = ndimage.gaussian_filter(inner.astype(np.float32), reach, mode="nearest")
+    inner = ndimage.distance_transform_edt(np.asarray(smaller) > 0.99) > reach + 1
+    # Smooth, and even in a corner within what was there before it was drawn in.
+    body = ndimage.gaussian_filter(inner.astype(np.float32), reach / 2, mode="nearest")
     head = find_head(body)
     return None if head is None else Person(body, rgb, head)
 
