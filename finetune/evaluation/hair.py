@@ -171,8 +171,9 @@ def picture(
     alpha = (layer.alpha * 255).round().astype(np.uint8)
     pure = layer.premultiplied / np.maximum(layer.alpha, 1e-9)[..., None]
     foreground = np.where(alpha[..., None] > 0, pure.round(), 0).astype(np.uint8)
-    colours = np.array([strand.colour for strand in strands] or [(128, 128, 128)])
-    ground = _ground(kind, scene, np.median(colours, axis=0), alpha.shape, rng)
+    colours = np.array([strand.colour for strand in strands], np.float64).reshape(-1, 3)
+    hair_colour = np.median(colours, axis=0) if strands else np.full(3, 128.0)
+    ground = _ground(kind, scene, hair_colour, alpha.shape, rng)
     share = alpha[..., None] / 255
     image = (share * foreground + (1 - share) * ground).round().astype(np.uint8)
     return image, alpha, foreground, strands
