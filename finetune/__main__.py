@@ -18,6 +18,8 @@ from .data.complete import complete
 from .data.label import label
 from .data.prepare import prepare
 from .evaluation.evaluate import evaluate
+from .evaluation.hair import hair
+from .evaluation.mattes import mattes
 from .evaluation.run_report import report
 from .publishing.card import card
 from .publishing.export import export
@@ -42,7 +44,8 @@ def _group() -> None:
 
     The way: prepare → complete → label → train → evaluate → export. Beside it: compose (scenes of
     people put together), interpolate (between two weights), ensemble (several networks as one),
-    report (a run's curves), card (the model card), benchmark (what things cost).
+    report (a run's curves), hair (pictures whose alpha is known exactly), mattes (ways to cut
+    people out, compared on them), card (the model card), benchmark (what things cost).
     """
 
 
@@ -55,6 +58,8 @@ app.command()(ensemble)
 app.command()(compose)
 app.command()(report)
 app.command()(evaluate)
+app.command()(hair)
+app.command()(mattes)
 app.command()(export)
 app.command()(card)
 

@@ -121,7 +121,7 @@ def make_report(
             "resamples": RESAMPLES,
         },
         "models": _models(models),
-        "machine": _machine(),
+        "machine": machine(),
         "pictures": len(pictures),
         # Of every measured picture's name and the SHA-256 of its files.
         "data_sha256": hashlib.sha256(checksums.encode(errors="backslashreplace")).hexdigest(),
@@ -141,7 +141,8 @@ def _facts(settings: Settings) -> dict[str, Any]:
     return {**asdict(settings), "manifest_sha256": file_sha256(path)}
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What a report says of where it was made."""
     import onnxruntime
 
     return {

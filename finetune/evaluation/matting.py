@@ -1,4 +1,4 @@
-"""How good a soft mask is: the errors of alpha matting, and haze.
+"""How good a soft mask is: the errors of alpha matting, of the edge's colours, and haze.
 
 The four errors are those of Rhemann, Rother, Wang, Gelautz, Kohli and Rott, "A Perceptually
 Motivated Online Benchmark for Image Matting", CVPR 2009, with the parameters of the authors'
@@ -105,6 +105,21 @@ def connectivity_error(predicted: Mask, truth: Mask, unknown: Binary) -> float:
     return float(difference[unknown].sum(dtype=np.float64)) / 1000
 
 
+def colour_error(predicted: Mask, truth: Mask, unknown: Binary) -> float:
+    """Mean absolute difference of the colours times alpha over ``unknown``, in 0…1.
+
+    Colours count as much as they show: where alpha is 0, any will do. 0 if nothing is unknown.
+
+    Shape:
+        - predicted, truth: (H,W,4) RGBA, colours not multiplied by alpha; unknown: (H,W).
+    """
+    if not unknown.any():
+        return 0.0
+    one, other = (alpha(rgba[unknown]) for rgba in (predicted, truth))
+    difference = one[:, :3] * one[:, 3:] - other[:, :3] * other[:, 3:]
+    return float(np.abs(difference).mean(dtype=np.float64))
+
+
 def haze(predicted: Mask, band: Binary) -> float:
     """Share of half-transparent pixels (5 to 95 %) away from every true contour, in 0…1.
 
@@ -118,7 +133,7 @@ def haze(predicted: Mask, band: Binary) -> float:
 
 
 def alpha(mask: Mask) -> Alpha:
-    """A mask as float32 in 0…1: (H,W) → (H,W)."""
+    """A mask, or a picture, as float32 in 0…1, of the same shape."""
     soft = mask.astype(np.float32)
     return soft / np.float32(255) if mask.dtype == np.uint8 else soft
 

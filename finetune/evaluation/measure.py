@@ -97,7 +97,7 @@ def measure(
         return result
 
     with ThreadPoolExecutor(settings.workers) as pool:
-        return list(_progress(pool.map(work, range(len(rows))), len(rows)))
+        return list(progress(pool.map(work, range(len(rows))), len(rows)))
 
 
 def truth_of(row: Row) -> npt.NDArray[np.uint8]:
@@ -184,7 +184,8 @@ def _name(row: Row, settings: Settings) -> str:
     ).as_posix()
 
 
-def _progress(results: Iterable[T], total: int) -> Iterator[T]:
+def progress(results: Iterable[T], total: int) -> Iterator[T]:
+    """The same results, and a bar on standard error that says how many there have been."""
     from rich.console import Console
     from rich.progress import track
 
