@@ -19,6 +19,7 @@ from .data.label import label
 from .data.prepare import prepare
 from .evaluation.evaluate import evaluate
 from .evaluation.run_report import report
+from .publishing.calibrate import calibrate
 from .publishing.card import card
 from .publishing.export import export
 from .training.compose import compose
@@ -40,9 +41,9 @@ app = typer.Typer(
 def _group() -> None:
     """Fine-tune U²-Net on people.
 
-    The way: prepare → complete → label → train → evaluate → export. Beside it: compose (scenes of
-    people put together), interpolate (between two weights), ensemble (several networks as one),
-    report (a run's curves), card (the model card), benchmark (what things cost).
+    The way: prepare → complete → label → train → evaluate → calibrate → export. Beside it: compose
+    (scenes of people put together), interpolate (between two weights), ensemble (several networks
+    as one), report (a run's curves), card (the model card), benchmark (what things cost).
     """
 
 
@@ -55,6 +56,7 @@ app.command()(ensemble)
 app.command()(compose)
 app.command()(report)
 app.command()(evaluate)
+app.command()(calibrate)
 app.command()(export)
 app.command()(card)
 
