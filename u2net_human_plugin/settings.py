@@ -123,7 +123,7 @@ class Settings:
         values = dataclasses.asdict(self)
         terms = values.pop("licence")
         numbers = ", ".join(f"{name} {value:g}" for name, value in values.items())
-        return f"{numbers}, licence: {terms or 'not stated'}"
+        return f"{numbers}, licence: {terms}" if terms else numbers
 
 
 _KINDS = {int: "a whole number", float: "a number", str: "text"}

@@ -62,7 +62,7 @@ class TestValues:
     )
     def test_what_is_wrong_is_named(self, text: str, says: str) -> None:
         """With the file, the value and what to do."""
-        with pytest.raises(WeightsError, match="mine.onnx: .*calibrate") as caught:
+        with pytest.raises(WeightsError, match=r"mine\.onnx: .*calibrate") as caught:
             Settings.from_json(text, "mine.onnx")
         assert says in str(caught.value)
 
