@@ -208,7 +208,7 @@ def _weights() -> Finding:
 
     try:
         file = find_weights()
-        file.read()
+        stored_settings(file.path, file.read())  # both can be damaged
         with suppress(ImportError):  # no onnxruntime, or a broken one: that has its own line
             load_onnx(file)  # a whole file can still be a photo
     except (PluginError, OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import onnx
 import pytest
 from PIL import Image
 from places import LITE
+from red import red_network
 
+from u2net_human_plugin import doctor
 from u2net_human_plugin.errors import WeightsError
 from u2net_human_plugin.network import OnnxNetwork, TorchNetwork
 from u2net_human_plugin.segmenter import HumanSegmenter
@@ -105,6 +108,31 @@ class TestFiles:
         """The official network fixes its own size: checked with the lite one in torch."""
         network = TorchNetwork(WeightsFile(LITE, "given"))
         assert network.settings == Settings()
+
+
+class TestDoctor:
+    def test_what_holds_and_where_it_comes_from(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The file's own settings; for a file without any, the defaults and its own size."""
+        own = with_metadata(tmp_path / "own.onnx", OTHER.to_json())
+        monkeypatch.setenv("U2NET_HUMAN_WEIGHTS", str(own))
+        assert doctor._settings().text == f"stored with the weights: {OTHER}"
+        assert "floor 0.7" in str(OTHER)
+        assert "licence: CC0-1.0, für alle" in str(OTHER)
+        monkeypatch.setenv("U2NET_HUMAN_WEIGHTS", str(red_network(tmp_path / "red.onnx")))
+        assert doctor._settings().text == f"the defaults: {Settings(size=64)}"
+
+    def test_damaged_settings_are_damaged_weights(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where there is no onnxruntime to find out."""
+        own = with_metadata(tmp_path / "own.onnx", '{"floor": 2}')
+        monkeypatch.setenv("U2NET_HUMAN_WEIGHTS", str(own))
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        found = doctor._weights()
+        assert found.state == "wrong"
+        assert "floor=2" in found.text
 
 
 class Fixed:
