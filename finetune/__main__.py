@@ -21,6 +21,7 @@ from .evaluation.evaluate import evaluate
 from .evaluation.hair import hair
 from .evaluation.mattes import mattes
 from .evaluation.run_report import report
+from .publishing.calibrate import calibrate
 from .publishing.card import card
 from .publishing.export import export
 from .training.compose import compose
@@ -42,10 +43,10 @@ app = typer.Typer(
 def _group() -> None:
     """Fine-tune U²-Net on people.
 
-    The way: prepare → complete → label → train → evaluate → export. Beside it: compose (scenes of
-    people put together), interpolate (between two weights), ensemble (several networks as one),
-    report (a run's curves), hair (pictures whose alpha is known exactly), mattes (ways to cut
-    people out, compared on them), card (the model card), benchmark (what things cost).
+    The way: prepare → complete → label → train → evaluate → calibrate → export. Beside it: compose
+    (scenes of people put together), interpolate (between two weights), ensemble (several networks
+    as one), report (a run's curves), hair (pictures whose alpha is known exactly), mattes (ways to
+    cut people out, compared on them), card (the model card), benchmark (what things cost).
     """
 
 
@@ -60,6 +61,7 @@ app.command()(report)
 app.command()(evaluate)
 app.command()(hair)
 app.command()(mattes)
+app.command()(calibrate)
 app.command()(export)
 app.command()(card)
 

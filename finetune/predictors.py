@@ -114,6 +114,15 @@ def _network(kind: str, name: str, spec: str) -> tuple[Network, dict[str, Any]]:
     raise WeightsError(f"{spec}: names no model; expected {_EXPECTED}.")
 
 
+def open_network(name: str) -> tuple[Network, dict[str, Any]]:
+    """The network that ``bundled``, ``PATH.onnx`` or ``PATH.pth`` names, and its facts.
+
+    Raises:
+        WeightsError: no such model, or a file that is none.
+    """
+    return _network("", name, name)
+
+
 def _facts(kind: str, path: Path) -> dict[str, Any]:
     return {"kind": kind, "file": path.name, "sha256": file_sha256(path)}
 

@@ -6,12 +6,13 @@ import numpy as np
 from PIL import Image
 
 from u2net_human_plugin.preprocess import MEAN, STD
+from u2net_human_plugin.settings import Settings
 
 
 class Light:
     """A network that takes light for people: alpha is the brightness, at half the size."""
 
-    size: int | None = 320
+    settings = Settings(size=320)
 
     def __init__(self) -> None:
         self.batches: list[int] = []

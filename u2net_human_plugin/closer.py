@@ -7,7 +7,6 @@ import numpy as np
 from . import people
 from .boxes import Box, Boxes, Size
 from .choose import choose
-from .doubt import SURE
 from .looks import Alpha, Looks, combined
 from .options import Options
 
@@ -28,15 +27,16 @@ def looked_closer(
         detected: boxes (N,4) xyxy of a detector, if one was asked.
         options: which people are wanted; of the others, a detector's need no closer look.
     """
-    whole = (0, 0, *size_wh)
-    if first.max() < SURE:
-        afar = look.from_afar(people.MARGIN)
-        if people.large(people.locate(afar, size_wh, seen=SURE), size_wh):
+    settings, whole = look.settings, (0, 0, *size_wh)
+    if first.max() < settings.sure:
+        afar = look.from_afar(settings.margin)
+        nearer = people.locate(afar, size_wh, settings, seen=settings.sure)
+        if people.large(nearer, size_wh, settings):
             return [(whole, afar)]
-    regions = people.locate(first, size_wh)
-    if not people.large(regions, size_wh):
-        parts = people.parts_xyxy(size_wh)
-        overlooked = people.overlooked_xyxy(parts, look.at(parts), regions)
+    regions = people.locate(first, size_wh, settings)
+    if not people.large(regions, size_wh, settings):
+        parts = people.parts_xyxy(size_wh, settings)
+        overlooked = people.overlooked_xyxy(parts, look.at(parts), regions, settings)
         regions = np.concatenate((regions, overlooked))
     places = regions
     if detected is not None:
@@ -44,9 +44,9 @@ def looked_closer(
         places = people.extended_xyxy(detected[kept], regions)
         if not options.chooses_persons:
             places = np.concatenate((places, people.apart_xyxy(regions, detected)))
-    crops = people.crops_xyxy(places, size_wh)
+    crops = people.crops_xyxy(places, size_wh, settings)
     closer = zip(crops, look.at(crops), strict=True)
     return [
         (whole, first),
-        *((box, combined(alpha, first, box, size_wh, SURE)) for box, alpha in closer),
+        *((box, combined(alpha, first, box, size_wh, settings.sure)) for box, alpha in closer),
     ]

@@ -24,7 +24,8 @@ from typing import Literal
 from . import __version__, _startup, speed
 from .errors import MissingExtraError, OptionError, PluginError, WeightsError
 from .options import ENVIRONMENT_PREFIX, Options, unknown_variables
-from .weights import find_weights, provenance
+from .settings import Settings, stored_settings
+from .weights import find_weights
 
 #: "wrong" makes the exit status 1; "note" does not.
 State = Literal["ok", "note", "wrong"]
@@ -96,7 +97,10 @@ def examine() -> Iterator[Finding]:
     yield _options()
     for sentence in unknown_variables():
         yield Finding("options", "wrong", sentence)
-    yield _weights()
+    weights = _weights()
+    yield weights
+    if weights.state == "ok":
+        yield _settings()
     yield from _onnxruntime()
     # The last one: it imports torch, whose CUDA libraries onnxruntime would then find here,
     # and not in a host, which asks for onnxruntime first.
@@ -204,15 +208,26 @@ def _weights() -> Finding:
 
     try:
         file = find_weights()
-        file.read()
-        made_from = provenance().get("made_from")
+        stored_settings(file.path, file.read())  # both can be damaged
         with suppress(ImportError):  # no onnxruntime, or a broken one: that has its own line
             load_onnx(file)  # a whole file can still be a photo
     except (PluginError, OSError, ValueError) as error:
         return Finding("weights", "wrong", str(error))
     checked = f"SHA-256 {file.sha256[:12]}… matches" if file.sha256 else "your own, no checksum"
-    made = f"; {made_from}" if file.sha256 and made_from else ""
-    return Finding("weights", "ok", f"{file.origin}: {file.path} ({checked}{made})")
+    return Finding("weights", "ok", f"{file.origin}: {file.path} ({checked})")
+
+
+def _settings() -> Finding:
+    """How these weights are run; a size that the file fixes is known to onnxruntime alone."""
+    from .network import load_onnx
+
+    file = find_weights()
+    stored = stored_settings(file.path)
+    settings = stored or Settings()
+    with suppress(ImportError):
+        settings = load_onnx(file).settings
+    where = "stored with the weights" if stored else "the defaults"
+    return Finding("settings", "ok", f"{where}: {settings}")
 
 
 def _onnxruntime() -> Iterator[Finding]:

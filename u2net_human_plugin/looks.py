@@ -14,7 +14,7 @@ from PIL import Image
 from .boxes import Box, Size
 from .errors import WeightsError
 from .network import Network
-from .preprocess import SIZE, brightest_value, normalize, reduced
+from .preprocess import brightest_value, normalize, reduced
 
 Alpha = npt.NDArray[np.float32]
 
@@ -33,7 +33,9 @@ class Looks:
 
     def __init__(self, network: Network, rgb: Image.Image, mirrored: bool = False) -> None:
         self._network, self._rgb, self._mirrored = network, rgb, mirrored
-        self._size = network.size or SIZE
+        #: How the network is run.
+        self.settings = network.settings
+        self._size = self.settings.size
         self._whole = reduced(rgb, self._size)
         # The brightest of the full-size pixels may be one in a million, which no look sees.
         self._brightest = brightest_value(self._whole)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from .errors import WeightsError, importing
 from .forks import Lock, in_children, keep_torch_running
+from .settings import KEY, Settings, settings_of, stored_settings
 from .weights import WeightsFile
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 T = TypeVar("T")
-Settings = tuple[tuple[str, Any], ...]
+RuntimeOptions = tuple[tuple[str, Any], ...]
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ class Network(Protocol):
     """What the segmenter needs of a network; safe to call from several threads."""
 
     @property
-    def size(self) -> int | None:
-        """Side of the square input in pixels, or None if any size will do."""
+    def settings(self) -> Settings:
+        """The side of its square input, and the thresholds that its answers need."""
         ...
 
     def __call__(self, batch: Array) -> Array:
@@ -92,6 +93,9 @@ class OnnxNetwork:
                 "`python -m u2net_human_plugin.finetune export`."
             ) from None
         self._size, self._batches = _check_contract(session, weights.path)
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+        stored = None if text is None else Settings.from_json(text, weights.path)
+        self._settings = settings_of(stored, self._size)
         self._session, self._turns = session, threading.Semaphore(_AT_ONCE)
         self._process = os.getpid()
 
@@ -107,6 +111,12 @@ class OnnxNetwork:
         self._load_after_fork()
         return self._size
 
+    @property
+    def settings(self) -> Settings:
+        """What the file says of how to run it; see :mod:`u2net_human_plugin.settings`."""
+        self._load_after_fork()
+        return self._settings
+
     def _load_after_fork(self) -> None:
         if self._process != os.getpid():
             with _lock:
@@ -115,7 +125,7 @@ class OnnxNetwork:
 
     def __reduce__(self) -> tuple[Callable[..., OnnxNetwork], tuple[Any, ...]]:
         weights, providers, options = self._arguments
-        return _load_pickled, (weights, providers, None if options is None else _settings(options))
+        return _load_pickled, (weights, providers, None if options is None else _listed(options))
 
     def __call__(self, batch: Array) -> Array:
         session = self.session
@@ -167,9 +177,11 @@ class TorchNetwork:
 
         keep_torch_running()
         self._arguments = weights, device, traced
-        weights.read()  # checks existence and checksum
+        content = weights.read()  # checks existence and checksum
         model = load_network(weights.path)
         self.size = model.size
+        #: What is stored with the file; see :mod:`u2net_human_plugin.settings`.
+        self.settings = settings_of(stored_settings(weights.path, content), model.size)
         is_checkpoint = isinstance(model, U2Net) and weights.path.suffix.lower() != ".onnx"
         if is_checkpoint and model.variant != "full":
             # See DECODER in finetune: nothing is lost at photo size. An ONNX file has chosen
@@ -217,7 +229,7 @@ def load_onnx(
     session_options: onnxruntime.SessionOptions | None = None,
 ) -> OnnxNetwork:
     """The shared :class:`OnnxNetwork` for these arguments."""
-    key = ("onnx", repr(providers), _settings(session_options))
+    key = ("onnx", repr(providers), _listed(session_options))
     return _shared(weights, key, lambda: OnnxNetwork(weights, providers, session_options))
 
 
@@ -228,12 +240,12 @@ def load_torch(weights: WeightsFile, device: str = "cpu", traced: bool = False) 
 
 
 def _load_pickled(
-    weights: WeightsFile, providers: Sequence[Any] | None, settings: Settings | None
+    weights: WeightsFile, providers: Sequence[Any] | None, chosen: RuntimeOptions | None
 ) -> OnnxNetwork:
     options = None
-    if settings is not None:
+    if chosen is not None:
         options = _import_onnxruntime().SessionOptions()
-        for name, value in settings:
+        for name, value in chosen:
             setattr(options, name, value)
     return load_onnx(weights, providers, options)
 
@@ -278,8 +290,8 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _settings(options: onnxruntime.SessionOptions | None) -> Settings:
-    """All settings that can be read back, so that equal ones can share a network.
+def _listed(options: onnxruntime.SessionOptions | None) -> RuntimeOptions:
+    """All options that can be read back, so that equal ones can share a network.
 
     Entries made with ``add_session_config_entry`` cannot be listed.
     """

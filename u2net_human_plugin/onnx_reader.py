@@ -17,6 +17,10 @@ import numpy.typing as npt
 _TYPES = {1: np.float32, 6: np.int32, 7: np.int64, 10: np.float16, 11: np.float64}
 
 
+#: What reading something else raises.
+_DAMAGE = (IndexError, KeyError, TypeError, UnicodeDecodeError)
+
+
 class Node(NamedTuple):
     """One operation of the graph."""
 
@@ -44,17 +48,35 @@ def read_graph(content: bytes) -> Graph:
     Raises:
         ValueError: it is no ONNX file, or it is cut short.
     """
-    graph, metadata = memoryview(b""), {}
     try:
-        for field, value in _fields(memoryview(content)):
-            if field == 7:
-                graph = _message(value)
-            elif field == 14:
-                entry = dict(_fields(_message(value)))
-                metadata[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
+        graph, metadata = _model(content)
         return _graph(graph, metadata)
-    except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"not an ONNX file ({error})") from None
+
+
+def read_metadata(content: bytes) -> Mapping[str, str]:
+    """An ONNX file's metadata_props alone, free text by key, in a moment however large it is.
+
+    Raises:
+        ValueError: it is no ONNX file, or it is cut short.
+    """
+    try:
+        return _model(content)[1]
+    except _DAMAGE as error:
+        raise ValueError(f"not an ONNX file ({error})") from None
+
+
+def _model(content: bytes) -> tuple[memoryview, dict[str, str]]:
+    """The bytes of its graph, and its metadata."""
+    graph, metadata = memoryview(b""), {}
+    for field, value in _fields(memoryview(content)):
+        if field == 7:
+            graph = _message(value)
+        elif field == 14:
+            entry = dict(_fields(_message(value)))
+            metadata[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
+    return graph, metadata
 
 
 def _graph(graph: memoryview, metadata: Mapping[str, str]) -> Graph:

@@ -11,48 +11,39 @@ import numpy as np
 import numpy.typing as npt
 
 from .boxes import Box, Boxes, Size, area_xyxy, clip_xyxy, intersection_xyxy, joined_xyxy
-from .doubt import FLOOR, HAZE, SURE
 from .looks import Alpha
 from .regions import label_regions, region_boxes_xyxy, region_peaks
+from .settings import Settings
 
-#: A person is small whose box, and whose crop, is below this share of the picture's sides, and
-#: so large are the parts in which small people are sought. Larger, and more is looked at
-#: closer in more time; the context that a crop cuts away comes to cost more than pixels gain.
-SMALL = 0.6
-#: Room around a box, as a share of its longer side. More, and the figure has fewer pixels;
-#: less, and the network sees too little around it to know what it is.
-MARGIN = 0.25
-#: No crop is smaller than this many pixels. Less, and the network sees a blur; more, and the
-#: smallest figures stay small.
-MIN_CROP = 64
 #: More crops than this are joined until so many are left, which bounds time and memory.
 MAX_CROPS = 8
 
 
-def locate(alpha: Alpha, size_wh: Size, seen: float = FLOOR) -> Boxes:
+def locate(alpha: Alpha, size_wh: Size, settings: Settings, seen: float | None = None) -> Boxes:
     """Boxes of the connected regions of a coarse alpha map: (h,w) in 0…1 → (N,4) xyxy.
 
-    Regions are of cells from :data:`~u2net_human_plugin.doubt.HAZE` on; those that nowhere reach
-    ``seen`` are left out. People who touch in the map are one region, hence one box. The boxes
-    are scaled to a picture of ``size_wh`` pixels.
+    Regions are of cells from ``settings.haze`` on; those that nowhere reach ``seen``, by default
+    ``settings.floor``, are left out. People who touch in the map are one region, hence one box.
+    The boxes are scaled to a picture of ``size_wh`` pixels.
     """
-    labels = label_regions(alpha >= HAZE)
+    seen = settings.floor if seen is None else seen
+    labels = label_regions(alpha >= settings.haze)
     boxes = region_boxes_xyxy(labels)[region_peaks(alpha, labels) >= seen]
     return scaled_xyxy(boxes, alpha.shape, size_wh)
 
 
-def large(regions_xyxy: Boxes, size_wh: Size) -> bool:
+def large(regions_xyxy: Boxes, size_wh: Size, settings: Settings) -> bool:
     """Whether somebody is large in a picture of that size."""
-    return bool((_larger_share(regions_xyxy, size_wh) >= SMALL).any())
+    return bool((_larger_share(regions_xyxy, size_wh) >= settings.small).any())
 
 
-def parts_xyxy(size_wh: Size) -> list[Box]:
+def parts_xyxy(size_wh: Size, settings: Settings) -> list[Box]:
     """Where to seek people whom the first look overlooks: four overlapping corners of the picture.
 
     Whoever is a few cells high in the coarse map of the whole picture is easily overlooked;
     in that of a part they are higher, and less stands beside them.
     """
-    width, height = (math.ceil(SMALL * side) for side in size_wh)
+    width, height = (math.ceil(settings.small * side) for side in size_wh)
     return [
         (left, top, left + width, top + height)
         for top in (0, size_wh[1] - height)
@@ -60,11 +51,13 @@ def parts_xyxy(size_wh: Size) -> list[Box]:
     ]
 
 
-def overlooked_xyxy(parts: list[Box], alphas: list[Alpha], regions_xyxy: Boxes) -> Boxes:
+def overlooked_xyxy(
+    parts: list[Box], alphas: list[Alpha], regions_xyxy: Boxes, settings: Settings
+) -> Boxes:
     """People whom looks at parts of the picture are sure of, apart from known regions: (N,4)."""
     found = [regions_xyxy[:0]]
     for (left, top, right, bottom), alpha in zip(parts, alphas, strict=True):
-        boxes = locate(alpha, (right - left, bottom - top), seen=SURE)
+        boxes = locate(alpha, (right - left, bottom - top), settings, seen=settings.sure)
         found.append(boxes + np.array([left, top, left, top], np.float32))
     apart = apart_xyxy(np.concatenate(found), regions_xyxy)
     return joined_xyxy(apart, at_most=len(apart))  # whom two parts show is one
@@ -91,20 +84,20 @@ def apart_xyxy(regions_xyxy: Boxes, boxes_xyxy: Boxes) -> Boxes:
     return regions_xyxy[~(intersection_xyxy(regions_xyxy, boxes_xyxy) > 0).any(axis=1)]
 
 
-def crops_xyxy(boxes_xyxy: Boxes, size_wh: Size) -> list[Box]:
+def crops_xyxy(boxes_xyxy: Boxes, size_wh: Size, settings: Settings) -> list[Box]:
     """Where to look closer: whole-pixel crops around small people, largest first.
 
-    Each is a square with :data:`MARGIN` around the box, as far as the picture goes. Those that are
-    not small are left out, because there is nothing to gain, and overlapping ones are joined
+    Each is a square with ``settings.margin`` around the box, as far as the picture goes. Those that
+    are not small are left out, because there is nothing to gain, and overlapping ones are joined
     unless that makes such a one.
     """
     longer = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1, initial=0)
-    half = np.maximum((0.5 + MARGIN) * longer, MIN_CROP / 2)[:, None]
+    half = np.maximum((0.5 + settings.margin) * longer, settings.min_crop / 2)[:, None]
     centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     crops = clip_xyxy(np.concatenate((centres - half, centres + half), axis=1), size_wh)
-    crops = crops[_small(crops, size_wh)]
-    crops = joined_xyxy(crops, MAX_CROPS, fits=lambda hulls: _small(hulls, size_wh))
-    crops = crops[_small(crops, size_wh)]
+    crops = crops[_small(crops, size_wh, settings)]
+    crops = joined_xyxy(crops, MAX_CROPS, fits=lambda hulls: _small(hulls, size_wh, settings))
+    crops = crops[_small(crops, size_wh, settings)]
     crops = crops[np.argsort(-area_xyxy(crops), kind="stable")]
     corners = np.concatenate((np.floor(crops[:, :2]), np.ceil(crops[:, 2:])), axis=1).astype(int)
     return [(left, top, right, bottom) for left, top, right, bottom in corners.tolist()]
@@ -116,8 +109,8 @@ def scaled_xyxy(boxes_xyxy: Boxes, from_hw: tuple[int, ...], to_wh: Size) -> Box
     return boxes_xyxy * np.tile(factor, 2)
 
 
-def _small(crops_xyxy: Boxes, size_wh: Size) -> npt.NDArray[np.bool_]:
-    return _larger_share(crops_xyxy, size_wh) < SMALL
+def _small(crops_xyxy: Boxes, size_wh: Size, settings: Settings) -> npt.NDArray[np.bool_]:
+    return _larger_share(crops_xyxy, size_wh) < settings.small
 
 
 def _larger_share(boxes_xyxy: Boxes, size_wh: Size) -> npt.NDArray[np.float64]:

@@ -77,11 +77,12 @@ class HumanSegmenter:
             boxes = checked_boxes(self.detector(rgb), rgb.size)
         if options.crop != "off":
             views = looked_closer(views[0][1], look, rgb.size, boxes, options)
-        bar = bar_for(alpha for _, alpha in views)
+        bar = bar_for((alpha for _, alpha in views), look.settings)
+        views = [(box, without_doubtful(alpha, bar, look.settings.haze)) for box, alpha in views]
         (_, whole), *closer = views
-        mask = _full_size(without_doubtful(whole, bar), rgb, options)
+        mask = _full_size(whole, rgb, options)
         for box, alpha in closer:
-            paste(mask, _full_size(without_doubtful(alpha, bar), rgb.crop(box), options), box)
+            paste(mask, _full_size(alpha, rgb.crop(box), options), box)
         if options.refine == "matting":
             mask = matted(mask, rgb)
         if options.chooses_persons:

@@ -11,7 +11,6 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .errors import WeightsError
 
@@ -78,21 +77,15 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> WeightsFile:
 
 
 def bundled() -> WeightsFile:
-    """The file inside this package, for onnxruntime and torch alike."""
-    content = provenance()
-    # While an export replaces the set, its files lie under other names for a moment.
-    name = content.get("files", {}).get("onnx", f"{MODEL_NAME}.onnx")
-    return WeightsFile(_BUNDLED / name, "bundled", content["sha256"]["onnx"])
-
-
-def provenance() -> dict[str, Any]:
-    """The bundled file's checksum, and in a word what it is.
+    """The file inside this package, for onnxruntime and torch alike, and its checksum.
 
     How it was made, and what was measured, is in ``model_cards/provenance.json`` of the
     repository.
     """
-    content: dict[str, Any] = json.loads((_BUNDLED / f"{MODEL_NAME}.json").read_text("utf-8"))
-    return content
+    content = json.loads((_BUNDLED / f"{MODEL_NAME}.json").read_text("utf-8"))
+    # While an export replaces the set, its files lie under other names for a moment.
+    name = content.get("files", {}).get("onnx", f"{MODEL_NAME}.onnx")
+    return WeightsFile(_BUNDLED / name, "bundled", content["sha256"]["onnx"])
 
 
 def model_directory_files() -> list[Path]:

@@ -27,6 +27,7 @@ import typer
 import u2net_human_plugin
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import REMBG_SIZE, SIZE
+from u2net_human_plugin.settings import Settings
 from u2net_human_plugin.weights import (
     ENVIRONMENT_VARIABLE,
     MODEL_NAME,
@@ -193,7 +194,7 @@ def _export(checkpoint: Path, target: Path, size: int) -> int:
     model.decoder = "half"
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, size, size))
-    write_onnx(model, target, size)
+    write_onnx(model, target, Settings(size=size))
     return int(counter.get_total_flops()) // 2
 
 

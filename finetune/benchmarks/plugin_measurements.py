@@ -34,7 +34,7 @@ class _Timed:
     """A network that adds up the time it takes."""
 
     def __init__(self, network: Network) -> None:
-        self.network, self.size, self.seconds = network, network.size, 0.0
+        self.network, self.settings, self.seconds = network, network.settings, 0.0
 
     def __call__(self, batch: Array) -> Array:
         began = time.perf_counter()

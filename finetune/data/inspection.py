@@ -22,6 +22,7 @@ from u2net_human_plugin.boxes import (
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.people import extended_xyxy, locate
 from u2net_human_plugin.preprocess import to_rgb
+from u2net_human_plugin.settings import Settings
 from u2net_human_plugin.yolo import Detector
 
 from ..files import file_sha256, written_atomically
@@ -216,7 +217,7 @@ def _regions(mask: Image.Image) -> Boxes:
     scale = min(1.0, _GRID / max(mask.size))
     size = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
     grid = np.asarray(mask.resize(size, Image.Resampling.BOX), np.float32) / np.float32(255)
-    boxes = locate(grid, mask.size)
+    boxes = locate(grid, mask.size, Settings())
     areas = area_xyxy(boxes)
     boxes = boxes[areas >= _SPECK * areas.max(initial=0)]
     if not len(boxes) and mask.getbbox():  # too small or thin for the grid

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from u2net_human_plugin.errors import OptionError, WeightsError
-from u2net_human_plugin.network import Network, OnnxNetwork, TorchNetwork
+from u2net_human_plugin.network import OnnxNetwork, TorchNetwork
 from u2net_human_plugin.preprocess import SIZE, normalize, reduced
 from u2net_human_plugin.regions import label_regions, region_peaks
 from u2net_human_plugin.weights import WeightsFile, bundled
@@ -159,7 +159,7 @@ def _mirrored_too(ask: Callable[[Image.Image], Floats]) -> Callable[[Image.Image
     return both
 
 
-def _network(spec: str, name: str) -> tuple[Network, Path]:
+def _network(spec: str, name: str) -> tuple[OnnxNetwork | TorchNetwork, Path]:
     if name == "bundled":
         weights = bundled()
         return OnnxNetwork(weights), weights.path
@@ -174,7 +174,7 @@ def _network(spec: str, name: str) -> tuple[Network, Path]:
 
 
 def _preprocessing(
-    spec: str, settings: Mapping[str, str], network: Network
+    spec: str, settings: Mapping[str, str], network: OnnxNetwork | TorchNetwork
 ) -> Callable[[Image.Image], Floats]:
     size = network.size or int(_number(spec, settings, "size", SIZE))
     if "mean" not in settings and "scale" not in settings:

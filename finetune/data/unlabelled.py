@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from u2net_human_plugin.boxes import clip_xyxy
 from u2net_human_plugin.people import crops_xyxy
+from u2net_human_plugin.settings import Settings
 
 from .manifest import LABELLED, THRESHOLD, Row, SizeError, open_image
 
@@ -84,7 +85,8 @@ def trimap(
     for box in boxes:
         xyxy = np.array([box], np.float32)
         # No crop: somebody who fills the picture.
-        (left, top, right, bottom), *_ = crops_xyxy(xyxy, image.size) or [(0, 0, *image.size)]
+        crops = crops_xyxy(xyxy, image.size, Settings())
+        (left, top, right, bottom), *_ = crops or [(0, 0, *image.size)]
         alpha = segment(image.crop((left, top, right, bottom))) / np.float32(255)
         values = np.full(alpha.shape, UNKNOWN, np.uint8)
         values[alpha >= SURE] = 255

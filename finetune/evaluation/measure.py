@@ -79,7 +79,7 @@ def measure(
 
     Results that ``results_file`` has already are taken from it.
     """
-    people = [index for index, row in enumerate(rows) if not _is_empty_scene(row)]
+    people = [index for index, row in enumerate(rows) if not is_empty_scene(row)]
     measured = set(evenly(people, settings.consistency))
     done = results_file.done if results_file else {}
 
@@ -108,8 +108,8 @@ def truth_of(row: Row) -> npt.NDArray[np.uint8]:
 def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[str, Any]:
     image, truth = load_image(row), truth_of(row)
     person = metrics.binary(truth)
-    left_open = _left_open(row, truth)
-    empty_scene = _is_empty_scene(row)
+    uncounted = left_open(row, truth)
+    empty_scene = is_empty_scene(row)
     if not empty_scene and not person.any():
         return {"reason": "its mask is empty, but its row does not call it an empty scene"}
     if row.is_scene and row.has_unlabelled_person:
@@ -131,8 +131,8 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
         start = time.perf_counter()
         mask = model.segment(image)
         scores: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 4)}
-        if left_open is not None:
-            mask = np.where(left_open, truth, mask)
+        if uncounted is not None:
+            mask = np.where(uncounted, truth, mask)
         scores["mae"] = metrics.mae(mask, truth)
         scores["haze"] = matting.haze(mask, unknown)
         if empty_scene:
@@ -153,7 +153,7 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
     return result
 
 
-def _left_open(row: Row, truth: npt.NDArray[np.uint8]) -> metrics.Binary | None:
+def left_open(row: Row, truth: npt.NDArray[np.uint8]) -> metrics.Binary | None:
     """What of a picture does not count: whatever its trimap has beside the mask."""
     if row.bystanders is None:
         return None
@@ -167,7 +167,8 @@ def _left_open(row: Row, truth: npt.NDArray[np.uint8]) -> metrics.Binary | None:
     return left_open
 
 
-def _is_empty_scene(row: Row) -> bool:
+def is_empty_scene(row: Row) -> bool:
+    """Whether nobody is in a row's picture, by what it says."""
     return row.is_scene or row.extra.get("persons") == 0
 
 

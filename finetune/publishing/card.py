@@ -22,15 +22,14 @@ import typer
 from u2net_human_plugin import weights
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.onnx_reader import read_graph
-from u2net_human_plugin.preprocess import SIZE
+from u2net_human_plugin.settings import Settings, settings_of, stored_settings
 
 from ..evaluation.contact_sheet import save_sheet
-from ..evaluation.measure import Settings
 from ..evaluation.report import METRICS, TRUSTED
 from ..evaluation.tables import crop_table, share_line, slice_table, tables
 from ..files import write_text
 from .example_pictures import hard_cases, options_shown
-from .export import PROVENANCE
+from .provenance import Records, read_provenance, training_runs
 
 CARD = Path("model_cards/u2net_human_ft.md")
 _RESULTS = Path("results")
@@ -52,7 +51,8 @@ def card(
     if before and not check:
         save_sheet(hard_cases(before), folder / CARD.parent / "examples.jpg")
         save_sheet(options_shown(), folder / CARD.parent / "options.jpg")
-    checksum = weights.provenance()["sha256"]["onnx"]
+    checksum = weights.bundled().sha256
+    assert checksum is not None
     provenance = read_provenance(folder, checksum)
     reports = read_reports(folder, checksum)
     crops = read_reports(folder, checksum, _CROP_RESULTS)
@@ -77,26 +77,6 @@ def card(
     for path in outdated:
         write_text(path, texts[path])
         print(path)
-
-
-def read_provenance(folder: Path, onnx_sha256: str) -> dict[str, Any]:
-    """How the bundled weights were made, as `export --bundle` wrote it.
-
-    Raises:
-        DataError: it tells of other weights than the bundled ones, or is none.
-    """
-    path = folder / PROVENANCE
-    try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        found = content["sha256"]["onnx"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not what `export --bundle` writes ({error!r}).") from None
-    if found != onnx_sha256:
-        raise DataError(
-            f"{path}: tells of weights with SHA-256 {found}, but the bundled ones have "
-            f"{onnx_sha256}; run `python -m finetune export --bundle` again."
-        )
-    return content
 
 
 def read_reports(folder: Path, onnx_sha256: str, results: Path = _RESULTS) -> list[dict[str, Any]]:
@@ -129,7 +109,7 @@ def read_reports(folder: Path, onnx_sha256: str, results: Path = _RESULTS) -> li
 
 def render_card(
     folder: Path,
-    provenance: Mapping[str, Any],
+    provenance: Records,
     reports: Sequence[Mapping[str, Any]],
     crops: Sequence[Mapping[str, Any]] = (),
 ) -> str:
@@ -153,8 +133,9 @@ def render_card(
     content = ModelCard.from_template(
         data,
         template_path=str(parts / "u2net_human_ft.md.jinja"),
-        provenance=provenance,
-        size=read_graph(weights.bundled().read()).input_shape[2] or SIZE,
+        provenance=provenance[weights.MODEL_NAME],
+        averaged=sum("share" in record for record in provenance.values()),
+        settings=_bundled_settings(),
         runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
         reports=[
             {
@@ -175,10 +156,16 @@ def render_card(
     return str(content).rstrip("\n") + "\n"
 
 
-def render_results(provenance: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
+def _bundled_settings() -> Settings:
+    file = weights.bundled()
+    content = file.read()
+    return settings_of(stored_settings(file.path, content), read_graph(content).input_shape[2])
+
+
+def render_results(provenance: Records, reports: Sequence[Mapping[str, Any]]) -> str:
     """What stands between README's markers of results."""
     parts = []
-    if not provenance.get("training"):
+    if not training_runs(provenance):
         parts.append("The bundled weights are the official U²-Netp, not yet fine-tuned.")
     for report in _against_rembg(reports):
         parts.append(
@@ -239,25 +226,6 @@ def weakest(reports: Sequence[Mapping[str, Any]], count: int = 5) -> str:
     return slice_table("slice", {name: scores for _, name, scores in lowest})
 
 
-def training_runs(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The records of the runs that made the weights, first to last; none: not fine-tuned."""
-    runs: dict[str, dict[str, Any]] = {}
-
-    def collect(record: dict[str, Any] | None) -> None:
-        if record is None:
-            return
-        collect(record.get("started_from"))
-        for other in (*record.get("interpolated", ()), *record.get("ensemble_of", ())):
-            collect(other.get("training"))
-        if "arguments" in record:
-            # One run may have led here by several ways: once on, once mixed in.
-            key = [record.get(name) for name in ("arguments", "commit", "step", "seconds")]
-            runs[json.dumps(key)] = record
-
-    collect(provenance.get("training"))
-    return list(runs.values())
-
-
 def training_command(arguments: Mapping[str, Any]) -> str:
     """The command line that a training record's arguments stand for."""
     words = ["python", "-m", "finetune", "train"]
@@ -284,7 +252,7 @@ def evaluation_command(report: Mapping[str, Any]) -> str:
             words += [f"--{name}", str(settings[name])]
     for model in ("before", "after"):
         words += [f"--{model}", report["models"][model]["spec"]]
-    words += ["--consistency", str(settings.get("consistency", Settings.consistency))]
+    words += ["--consistency", str(settings["consistency"])]
     return shlex.join(words)
 
 

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,13 +29,11 @@ from ..evaluation.measure import Settings, choose_rows, measure
 from ..files import file_sha256, write_text
 from ..predictors import load_predictor
 from . import weight_set
+from .provenance import PROVENANCE, flat
 from .regressions import objections
+from .settings_file import export_settings
 
 NAME = weights.MODEL_NAME
-
-
-#: How the bundled weights were made, and what was measured, below the checkout's root.
-PROVENANCE = Path("model_cards/provenance.json")
 
 
 class WorseError(PluginError):
@@ -60,6 +59,9 @@ def export(
     decoder: Annotated[
         str | None, typer.Option(help="half or full  [default: full for full, else half]")
     ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="terms of the weights, to be stored in the file")
+    ] = None,
     force: Annotated[bool, typer.Option(help="write them even if worse or not compared")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="compare on so many pictures")] = None,
     workers: Annotated[int, typer.Option(min=1, help="pictures in work at a time")] = 1,
@@ -71,7 +73,7 @@ def export(
             "name pictures to compare on with --manifest, or write unseen weights with --force."
         )
     with tempfile.TemporaryDirectory(prefix="finetune-export-") as staging:
-        record = build(checkpoint, Path(staging), decoder)
+        record = build(checkpoint, Path(staging), decoder, licence)
         files = {"onnx": Path(staging) / f"{NAME}.onnx"}
         if manifest is not None:
             # Consistency plays no part in the decision and costs ten passes a picture.
@@ -81,14 +83,19 @@ def export(
         record = portable(record)
         if bundle:  # users read a checksum; the story stays in the repository
             story = Path(u2net_human_plugin.__file__).parents[1] / PROVENANCE
-            write_text(story, json.dumps({**record, "sha256": _checksums(files)}, indent=1) + "\n")
-            record = {key: record[key] for key in ("name", "variant", "made_from", "version")}
+            records = flat({**record, "sha256": _checksums(files)})
+            write_text(story, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+            record = {"name": NAME}
         description = weight_set.install(folder, NAME, files, record)
     print(f"{description.with_suffix('.onnx')}\n{description}")
 
 
-def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[str, Any]:
+def build(
+    checkpoint: Path, folder: Path, decoder: str | None = None, licence: str | None = None
+) -> dict[str, Any]:
     """Write the .onnx of ``checkpoint`` into ``folder``; return its record.
+
+    The file holds the settings that are stored with the checkpoint, else the defaults.
 
     Raises:
         WeightsError: the checkpoint is no U²-Net, or ``decoder`` does not exist.
@@ -113,11 +120,13 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
             f"{checkpoint}: holds weights that are not finite; the training that wrote it "
             "diverged. Export an earlier checkpoint, or train again at a lower --rate."
         )
-    difference = write_onnx(model, folder / f"{NAME}.onnx")
+    chosen_settings = export_settings(checkpoint, model.size, licence)
+    difference = write_onnx(model, folder / f"{NAME}.onnx", chosen_settings)
     return {
         "name": NAME,
         "variant": variant,
         "decoder": chosen,
+        "settings": asdict(chosen_settings),
         "made_from": checkpoint.name,
         "exported": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "version": u2net_human_plugin.__version__,

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from u2net_human_plugin.checkpoint import MEMBERS, describe
-from u2net_human_plugin.preprocess import SIZE
+from u2net_human_plugin.settings import Settings, settings_of
 from u2net_human_plugin.u2net import Ensemble, Net, U2Net, fold_batch_norm
 
 from ..files import written_atomically
+from .settings_file import add_settings
 
 #: Largest difference between torch's and onnxruntime's alpha that an export may show.
 PARITY = 1e-4
@@ -51,11 +52,14 @@ class _Alpha(nn.Module):
         return torch.sigmoid(self.model(image)[0])
 
 
-def write_onnx(model: U2Net | Ensemble, path: Path | str, size: int = SIZE) -> float:
+def write_onnx(
+    model: U2Net | Ensemble, path: Path | str, settings: Settings | None = None
+) -> float:
     """Write ``model`` as ONNX and return its largest difference from torch.
 
     The file has one input ``image`` (N,3,size,size), of the network's own size if it has one,
-    and one output ``alpha`` (N,1,h,w) float32 in 0…1; ``model`` is :func:`rounded`, in place.
+    else of the settings', and one output ``alpha`` (N,1,h,w) float32 in 0…1; ``settings``, None
+    being the defaults, stand in its metadata. ``model`` is :func:`rounded`, in place.
     The file is written under a temporary name and renamed only after the parity check.
 
     Raises:
@@ -63,7 +67,8 @@ def write_onnx(model: U2Net | Ensemble, path: Path | str, size: int = SIZE) -> f
     """
     import onnxruntime
 
-    path, size = Path(path), model.size or size
+    path, settings = Path(path), settings_of(settings, model.size)
+    size = settings.size
     network = _Alpha(rounded(model)).eval()
     generator = torch.Generator().manual_seed(0)
     # Two images: with one, the exporter would fix the batch size.
@@ -82,6 +87,7 @@ def write_onnx(model: U2Net | Ensemble, path: Path | str, size: int = SIZE) -> f
         proto = _halved(_without_notes(program.model_proto))
         if isinstance(model, Ensemble):
             proto.metadata_props.add(key=MEMBERS, value=json.dumps(describe(model)))
+        add_settings(proto, settings)
         temporary.write_bytes(proto.SerializeToString())
         session = onnxruntime.InferenceSession(
             temporary.read_bytes(), providers=["CPUExecutionProvider"]

@@ -12,6 +12,7 @@ they take any checkpoint; to train on, take a member.
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl
@@ -20,6 +21,7 @@ import typer
 
 from u2net_human_plugin.errors import OptionError, PluginError, WeightsError
 from u2net_human_plugin.preprocess import SIZE
+from u2net_human_plugin.settings import KEY, settings_of
 
 
 def ensemble(
@@ -52,7 +54,10 @@ def ensemble(
     except PluginError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    checkpoints.save(out, ensemble_content(Ensemble(read)), {"ensemble_of": records})
+    made = Ensemble(read)
+    # Its answers are steeper than its members': their thresholds are not right for it.
+    about_all = {"ensemble_of": records, KEY: asdict(settings_of(None, made.size))}
+    checkpoints.save(out, ensemble_content(made), about_all)
     typer.echo(f"{out}")
 
 

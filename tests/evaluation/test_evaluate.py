@@ -23,6 +23,7 @@ from u2net_human_plugin.finetune.evaluation.measure import Settings, choose_rows
 from u2net_human_plugin.finetune.evaluation.results_file import ResultsFile
 from u2net_human_plugin.finetune.predictors import Predictor, load_predictor
 from u2net_human_plugin.finetune.publishing.onnx_file import write_onnx
+from u2net_human_plugin.settings import Settings as WeightsSettings
 from u2net_human_plugin.weights import bundled
 
 MINMAX = f"minmax:{bundled().path}"
@@ -311,7 +312,7 @@ class TestPredictors:
         """`minmax:` gives the mask of rembg's own u2netp session for the same file."""
         path = tmp_path / "u2netp.onnx"
         # rembg's session gives its network 320 x 320 pixels, whatever the bundled file takes.
-        write_onnx(load_checkpoint(LITE, "half"), path, 320)
+        write_onnx(load_checkpoint(LITE, "half"), path, WeightsSettings(size=320))
         monkeypatch.setenv("U2NET_HOME", str(tmp_path))
         # Older versions would replace it by the official file, as a damaged one.
         monkeypatch.setenv("MODEL_CHECKSUM_DISABLED", "1")

@@ -27,6 +27,7 @@ from rembg_server import Server, running_server
 
 from u2net_human_plugin import HumanSegmenter, Options
 from u2net_human_plugin.errors import DataError, WeightsError
+from u2net_human_plugin.settings import Settings
 
 TESTS = Path(__file__).parent
 Launch = Callable[..., "subprocess.CompletedProcess[Any]"]
@@ -379,7 +380,7 @@ def test_a_network_that_answers_nonsense_is_an_error(value: float, options: Opti
     """NaN, or logits where alpha was expected: an error that blames the weights, no mask."""
 
     class Broken:
-        size = 32
+        settings = Settings(size=32)
 
         def __call__(self, batch: np.ndarray) -> np.ndarray:
             return np.full((len(batch), 8, 8), value, np.float32)
@@ -392,7 +393,7 @@ def test_half_precision_may_overshoot() -> None:
     """A thousandth beyond 0…1 is rounding, not nonsense."""
 
     class Rounding:
-        size = 32
+        settings = Settings(size=32)
 
         def __call__(self, batch: np.ndarray) -> np.ndarray:
             return np.full((len(batch), 8, 8), 1.001, np.float32)

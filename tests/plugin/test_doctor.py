@@ -34,6 +34,7 @@ def test_nothing_wrong(launch):
     assert "active" in lines["start-up"]
     assert "bundled" in lines["weights"]
     assert "matches" in lines["weights"]
+    assert "size 384, haze" in lines["settings"]
     assert "in use: " in lines["onnxruntime"]
     assert " s for 1 megapixel in one look, " in lines["speed"]
 

@@ -12,6 +12,9 @@ from u2net_human_plugin.boxes import Boxes, intersection_xyxy, joined_xyxy
 from u2net_human_plugin.errors import PluginError
 from u2net_human_plugin.options import Options
 from u2net_human_plugin.regions import label_regions, region_boxes_xyxy
+from u2net_human_plugin.settings import Settings
+
+SETTINGS = Settings()
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> Boxes:
@@ -69,27 +72,27 @@ def test_doubtful_regions_vanish_and_nothing_else(
     """Each cell stays or goes with the highest one of its region; what is below haze stays."""
     values = np.random.default_rng(seed).random((height, width), np.float32) ** 9
     before = values.copy()
-    labels = label_regions(values >= doubt.HAZE)
+    labels = label_regions(values >= SETTINGS.haze)
     expected = values.copy()
     for region in range(1, labels.max(initial=0) + 1):
         if values[labels == region].max() < bar:
             expected[labels == region] = 0
-    assert (doubt.without_doubtful(values, bar) == expected).all()
+    assert (doubt.without_doubtful(values, bar, SETTINGS.haze) == expected).all()
     assert (values == before).all()
 
 
 @pytest.mark.parametrize(
     ("surest", "bar"),
     [
-        pytest.param(1.0, doubt.SURE, id="somebody is surely there"),
+        pytest.param(1.0, SETTINGS.sure, id="somebody is surely there"),
         pytest.param(0.97, 0.97, id="the surest stays"),
-        pytest.param(0.3, doubt.FLOOR, id="nobody"),
+        pytest.param(0.3, SETTINGS.floor, id="nobody"),
     ],
 )
 def test_the_bar_is_relative_to_the_surest(surest: float, bar: float) -> None:
     """What is doubtful goes only beside what is surer, or below the floor."""
     maps = [np.full((2, 2), alpha, np.float32) for alpha in (0.1, surest, 0.2)]
-    assert doubt.bar_for(maps) == pytest.approx(bar)
+    assert doubt.bar_for(maps, SETTINGS) == pytest.approx(bar)
 
 
 def flood(reached: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -160,11 +163,11 @@ def test_boxes_whose_hull_does_not_fit_stay_apart() -> None:
 def test_a_row_of_small_people_is_looked_at_closer() -> None:
     """Across a whole picture, each beside the next: joined in twos, none left out."""
     row = boxes(*[(left, 100, left + 20, 140) for left in range(10, 390, 40)])
-    crops = people.crops_xyxy(row, (400, 200))
+    crops = people.crops_xyxy(row, (400, 200), SETTINGS)
     assert 2 <= len(crops) <= people.MAX_CROPS
     for left, top, right, bottom in row.tolist():
         assert any(c[0] < left and c[1] < top and c[2] > right and c[3] > bottom for c in crops)
-    assert all(crop[2] - crop[0] < people.SMALL * 400 for crop in crops)
+    assert all(crop[2] - crop[0] < SETTINGS.small * 400 for crop in crops)
 
 
 PEOPLE = boxes(
@@ -213,24 +216,24 @@ def test_locate_finds_each_region_and_scales_it_to_the_picture() -> None:
     """Boxes of a 4:1 map, in the picture's pixels."""
     alpha = np.zeros((20, 10), np.float32)
     alpha[2:8, 1:3] = 1.0
-    alpha[10:20, 6:10] = doubt.FLOOR + 0.01
-    alpha[5:9, 6:9] = doubt.HAZE - 0.02
-    found = people.locate(alpha, (100, 400))
+    alpha[10:20, 6:10] = SETTINGS.floor + 0.01
+    alpha[5:9, 6:9] = SETTINGS.haze - 0.02
+    found = people.locate(alpha, (100, 400), SETTINGS)
     assert found.tolist() == [[10, 40, 30, 160], [60, 200, 100, 400]]
 
 
 def test_locate_takes_what_is_faint_only_around_what_is_seen() -> None:
     """A faint region is nobody; around a cell that is clearly seen it belongs to the box."""
     alpha = np.zeros((20, 20), np.float32)
-    alpha[2:8, 2:8] = alpha[12:18, 10:16] = doubt.HAZE + 0.02
-    alpha[4, 4] = doubt.FLOOR + 0.01
-    alpha[14, 12] = doubt.FLOOR - 0.01
-    assert people.locate(alpha, (20, 20)).tolist() == [[2, 2, 8, 8]]
+    alpha[2:8, 2:8] = alpha[12:18, 10:16] = SETTINGS.haze + 0.02
+    alpha[4, 4] = SETTINGS.floor + 0.01
+    alpha[14, 12] = SETTINGS.floor - 0.01
+    assert people.locate(alpha, (20, 20), SETTINGS).tolist() == [[2, 2, 8, 8]]
 
 
 def test_whom_several_parts_show_is_overlooked_once() -> None:
     """In parts only what is surely somebody counts, and nobody who is known already."""
-    parts = people.parts_xyxy((200, 100))
+    parts = people.parts_xyxy((200, 100), SETTINGS)
     (left, top, right, bottom), *_ = parts
     assert (left, top, right, bottom) == (0, 0, 120, 60)
     alphas = [np.zeros((100, 100), np.float32) for _ in parts]
@@ -238,14 +241,14 @@ def test_whom_several_parts_show_is_overlooked_once() -> None:
     alphas[1][60:80, 8:18] = 0.99  # the same one, seen from the right
     alphas[0][10:20, 10:20] = 0.9  # doubtful
     alphas[2][10:20, 10:20] = 0.99  # at 12 … 24, 46 … 52: known
-    found = people.overlooked_xyxy(parts, alphas, boxes((10, 45, 30, 60)))
+    found = people.overlooked_xyxy(parts, alphas, boxes((10, 45, 30, 60)), SETTINGS)
     assert found.round().tolist() == [[90, 36, 102, 48]]
 
 
 def test_parts_hold_the_whole_picture_and_overlap() -> None:
     """Every pixel is in a part, the middle ones in all four, and none lies outside."""
     seen = np.zeros((301, 200), int)
-    for left, top, right, bottom in people.parts_xyxy((200, 301)):
+    for left, top, right, bottom in people.parts_xyxy((200, 301), SETTINGS):
         assert 0 <= left < right <= 200
         assert 0 <= top < bottom <= 301
         seen[top:bottom, left:right] += 1
@@ -254,10 +257,10 @@ def test_parts_hold_the_whole_picture_and_overlap() -> None:
 
 
 def test_somebody_large_in_either_direction() -> None:
-    """From SMALL of a side on; nobody is not large."""
-    assert people.large(boxes((10, 10, 60, 40), (20, 100, 80, 290)), (200, 300))
-    assert not people.large(boxes((10, 10, 60, 40)), (200, 300))
-    assert not people.large(boxes(), (200, 300))
+    """From the share ``small`` of a side on; nobody is not large."""
+    assert people.large(boxes((10, 10, 60, 40), (20, 100, 80, 290)), (200, 300), SETTINGS)
+    assert not people.large(boxes((10, 10, 60, 40)), (200, 300), SETTINGS)
+    assert not people.large(boxes(), (200, 300), SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,7 @@ def test_what_touches_a_person_in_the_coarse_map_extends_the_box() -> None:
     alpha[75:80, 20:80] = 1  # skis
     alpha[30:80, 90:95] = 1  # someone else
     detected = boxes((40, 32, 60, 80))
-    regions = people.locate(alpha, (200, 200))
+    regions = people.locate(alpha, (200, 200), SETTINGS)
     extended = people.extended_xyxy(detected * 2, regions)
     assert extended.tolist() == [[40, 40, 160, 160]]
     assert detected.tolist() == [[40, 32, 60, 80]]
@@ -321,7 +324,7 @@ def test_only_small_people_are_looked_at_closer(
     person: tuple[float, float, float, float], looked_at: bool
 ) -> None:
     """A crop holds the whole person with room around, and lies inside the picture."""
-    crops = people.crops_xyxy(boxes(person), (1000, 1000))
+    crops = people.crops_xyxy(boxes(person), (1000, 1000), SETTINGS)
     assert len(crops) == looked_at
     for left, top, right, bottom in crops:
         assert left <= person[0]
@@ -330,11 +333,11 @@ def test_only_small_people_are_looked_at_closer(
         assert bottom >= person[3]
         assert 0 <= left < right <= 1000
         assert 0 <= top < bottom <= 1000
-        assert min(right - left, bottom - top) >= people.MIN_CROP
+        assert min(right - left, bottom - top) >= SETTINGS.min_crop
 
 
 def test_a_crowd_is_looked_at_in_a_bounded_number_of_crops() -> None:
     """A hundred people do not mean a hundred passes."""
     crowd = boxes(*[(x, y, x + 4, y + 9) for x in range(0, 4000, 400) for y in range(0, 3000, 300)])
-    crops = people.crops_xyxy(crowd, (4000, 3000))
+    crops = people.crops_xyxy(crowd, (4000, 3000), SETTINGS)
     assert len(crops) <= people.MAX_CROPS

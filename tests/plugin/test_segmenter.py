@@ -23,12 +23,13 @@ from u2net_human_plugin.errors import OptionError, PluginError
 from u2net_human_plugin.options import Options
 from u2net_human_plugin.refine import enlarge, sharpen
 from u2net_human_plugin.segmenter import HumanSegmenter
+from u2net_human_plugin.settings import Settings
 
 
 class Faint:
     """A network that is nearly sure that nobody is there: alpha is 0.01 everywhere."""
 
-    size: int | None = None
+    settings = Settings()
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return np.full((len(batch), 9, 9), 0.01, np.float32)
@@ -242,6 +243,7 @@ from light import Light
 from PIL import Image
 from test_segmenter import ALL_OPTIONS
 from u2net_human_plugin.segmenter import HumanSegmenter
+from u2net_human_plugin.settings import Settings
 
 def peak():
     if sys.platform == "linux":  # where ru_maxrss is never below that of the parent process

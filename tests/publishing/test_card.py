@@ -17,6 +17,7 @@ from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.evaluation import report, tables
 from u2net_human_plugin.finetune.publishing import card
+from u2net_human_plugin.finetune.publishing.provenance import flat
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -44,13 +45,20 @@ TRAINING = {
     "pictures": 8000,
     "seconds": 9000.0,
 }
-PROVENANCE = {
+EXPORTED = {
     "variant": "lite",
     "decoder": "half",
     "made_from": "u2net_finetuned.pth",
     "sha256": {"onnx": "0a11", "pth": "0b22"},
-    "training": TRAINING,
 }
+
+
+def provenance(training=TRAINING):
+    """As `export --bundle` writes it."""
+    return flat({**EXPORTED, "training": training})
+
+
+PROVENANCE = provenance()
 
 
 def picture(source, before, after, height):
@@ -64,7 +72,8 @@ def reports():
     """One report on two sources, as read from model_cards/results."""
     pictures = [picture("eg1800", 0.8, 0.9123, 0.9), picture("ccp", 0.7, 0.8, 0.1)] * 5
     models = {"before": {"spec": "minmax:u2netp.onnx"}, "after": {"spec": "bundled"}}
-    made = {"models": models, "pictures": 10, "settings": {"split": "test", "manifest": "data"}}
+    settings = {"split": "test", "manifest": "data", "consistency": 50}
+    made = {"models": models, "pictures": 10, "settings": settings}
     summary = report.summarise(pictures)
     return [{**made, **summary, "title": "Photos", "file": "results/photos.json"}]
 
@@ -121,7 +130,7 @@ class TestCard:
     def test_runs_in_a_row_are_all_told(self, reports):
         """Weights trained in several runs have a line each, oldest first, and the sums."""
         second = {**TRAINING, "arguments": {"init": "first.pth"}, "started_from": TRAINING}
-        text = card.render_card(CHECKOUT, {**PROVENANCE, "training": second}, reports)
+        text = card.render_card(CHECKOUT, provenance(second), reports)
         assert "starting from `u2netp.onnx`" in " ".join(text.split())
         assert text.count("8000 pictures in") == 2
         assert "5.0 hours and 16000 pictures" in " ".join(text.split())
@@ -132,7 +141,7 @@ class TestCard:
         other = {**TRAINING, "arguments": {"init": "other.pth"}, "started_from": TRAINING}
         step = {"before": "other.pth", "share": 0.5, "temperature": 1, "training": other}
         last = {**TRAINING, "arguments": {"init": "a.pth"}, "interpolated": [step, step]}
-        text = card.render_card(CHECKOUT, {**PROVENANCE, "training": last}, reports)
+        text = card.render_card(CHECKOUT, provenance(last), reports)
         assert text.count("8000 pictures in") == 3
         assert "Averaged with other weights in 2 steps." in " ".join(text.split())
         assert "24000 pictures" in " ".join(text.split())
@@ -148,7 +157,7 @@ class TestCard:
 
     def test_weights_that_were_not_trained(self, reports):
         """Without a training record the card says that these are the official weights."""
-        text = card.render_card(CHECKOUT, {**PROVENANCE, "training": None}, reports)
+        text = card.render_card(CHECKOUT, provenance(None), reports)
         assert "official ones, not yet fine-tuned" in text
         assert "0a11" in text
 

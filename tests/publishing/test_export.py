@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -17,15 +18,18 @@ import torch
 from places import LITE
 from typer.testing import CliRunner
 
+import u2net_human_plugin
 from u2net_human_plugin import weights
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.finetune.__main__ import app
-from u2net_human_plugin.finetune.evaluation.measure import Settings
+from u2net_human_plugin.finetune.evaluation.measure import Settings as RunSettings
 from u2net_human_plugin.finetune.publishing import export, weight_set
+from u2net_human_plugin.finetune.publishing.provenance import read_provenance
 from u2net_human_plugin.finetune.publishing.regressions import objections
 from u2net_human_plugin.finetune.training.checkpoints import record_of
 from u2net_human_plugin.network import load_onnx, load_torch
 from u2net_human_plugin.segmenter import HumanSegmenter
+from u2net_human_plugin.settings import Settings, stored_settings
 from u2net_human_plugin.weights import WeightsFile
 
 NAME = weights.MODEL_NAME
@@ -47,6 +51,7 @@ def checkpoints(tmp_path_factory):
     torch.save(state, folder / "bad.pth")
     arguments = {"out": str(folder), "init": str(folder / "earlier.pth")}
     record = {"step": 3, "losses": [0.5] * 1000, "arguments": arguments}
+    record["settings"] = {"floor": 0.9}
     (folder / "good.json").write_text(json.dumps(record))
     (folder / "earlier.json").write_text(json.dumps({"step": 2, "losses": [0.7]}))
     return folder
@@ -70,7 +75,7 @@ def exported(checkpoints, pictures, tmp_path_factory):
     """The output folder of a user's export, and what it said."""
     folder = tmp_path_factory.mktemp("home") / "models" / NAME
     command = ["export", str(checkpoints / "good.pth"), "--out", str(folder)]
-    command += ["--manifest", str(pictures), "--split", "test"]
+    command += ["--manifest", str(pictures), "--split", "test", "--licence", "CC0-1.0"]
     return CliRunner().invoke(app, command), folder
 
 
@@ -91,6 +96,32 @@ class TestExport:
         assert record["gate"]["overall"]["iou"]["after"]["mean"] > 0.99
         assert record["gate"]["objections"] == []
         assert record["difference_from_torch"] < 1e-4
+
+    def test_the_checkpoints_settings_are_in_the_file(self, exported):
+        """And the licence that was named; the record says the same."""
+        _, folder = exported
+        expected = Settings(floor=0.9, licence="CC0-1.0")
+        assert stored_settings(folder / f"{NAME}.onnx") == expected
+        record = json.loads((folder / f"{NAME}.json").read_text("utf-8"))
+        assert record["settings"] == asdict(expected)
+
+    def test_a_bundle_has_a_checksum_and_the_checkout_the_story(
+        self, checkpoints, tmp_path, monkeypatch
+    ):
+        """One short JSON file in the package, and flat records in model_cards."""
+        (tmp_path / "pyproject.toml").touch()
+        (tmp_path / "model_cards").mkdir()
+        package = tmp_path / "u2net_human_plugin"
+        monkeypatch.setattr(u2net_human_plugin, "__file__", str(package / "__init__.py"))
+        command = ["export", str(checkpoints / "good.pth"), "--bundle", "--force"]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        checksum = digest(package / "weights" / f"{NAME}.onnx")
+        content = json.loads((package / "weights" / f"{NAME}.json").read_text("utf-8"))
+        assert content == {"name": NAME, "sha256": {"onnx": checksum}}
+        records = read_provenance(tmp_path, checksum)
+        assert [record.get("step") for record in records.values()] == [2, 3, None]
+        assert records[NAME]["settings"] == asdict(Settings(floor=0.9))
 
     def test_record_does_not_tell_where_files_lay(self, exported, checkpoints):
         """Absolute paths are cut to their last part, and the loss curve is left out."""
@@ -137,7 +168,7 @@ class TestExport:
         flagged = {**row, "flags": ["unlabelled_person"]}
         manifest = pictures / "flagged.jsonl"
         manifest.write_text(f"{json.dumps(row)}\n{json.dumps(flagged)}\n")
-        settings = Settings(str(manifest), consistency=0)
+        settings = RunSettings(str(manifest), consistency=0)
         report = export.compare(folder / f"{NAME}.onnx", "bundled", settings, force=False)
         assert report["pictures"] == 1
 
@@ -165,7 +196,7 @@ class TestExport:
 
     def test_forced_export_says_so(self, pictures, tmp_path):
         """With --force worse weights pass, with the objections in their record."""
-        settings = Settings(str(pictures), consistency=0)
+        settings = RunSettings(str(pictures), consistency=0)
         gate = export.compare(blind_network(tmp_path / "blind.onnx"), str(LITE), settings, True)
         assert gate["forced"] is True
         assert "all pictures: iou fell from 1.0000 to 0.0000" in gate["objections"]

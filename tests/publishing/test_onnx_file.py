@@ -13,6 +13,7 @@ from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.finetune.publishing.onnx_file import PARITY, write_onnx
 from u2net_human_plugin.network import OnnxNetwork
 from u2net_human_plugin.preprocess import SIZE
+from u2net_human_plugin.settings import Settings
 from u2net_human_plugin.weights import WeightsFile
 
 
@@ -92,6 +93,6 @@ def test_failed_parity_writes_nothing(tmp_path, monkeypatch):
     path.write_bytes(b"the old file")
     monkeypatch.setattr(u2net_human_plugin.finetune.publishing.onnx_file, "PARITY", -1.0)
     with pytest.raises(RuntimeError, match=r"net\.onnx: .*differ"):
-        write_onnx(OneConvolution(), path, size=64)
+        write_onnx(OneConvolution(), path, Settings(size=64))
     assert path.read_bytes() == b"the old file"
     assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
