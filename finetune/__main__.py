@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from u2net_human_plugin.errors import PluginError
 
@@ -26,7 +28,28 @@ from .training.ensemble import ensemble
 from .training.interpolate import interpolate
 from .training.train import train
 
+
+class _Commands(TyperGroup):
+    """Where errors become exit statuses: what a user can put right is a line, no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (PluginError, OSError) as error:
+            # One that names no file, but for a full disk, is a defect of the program's.
+            if (
+                isinstance(error, OSError)
+                and error.filename is None
+                and error.errno != errno.ENOSPC
+            ):
+                raise
+            typer.echo(f"error: {error}", err=True)
+            # From prepare, 1 says that work on some pictures failed that may succeed next time.
+            raise typer.Exit(2 if ctx.invoked_subcommand == "prepare" else 1) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -67,19 +90,11 @@ app.add_typer(benchmark, name="benchmark")
 
 
 def main() -> None:
-    """Run the command line; what a user can put right is a line, not a traceback."""
+    """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that it cannot show must not end a command that has done its work.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except PluginError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        # One that names no file, but for a full disk, is a defect of the program's.
-        if error.filename is None and error.errno != errno.ENOSPC:
-            raise
-        sys.exit(f"error: {error}")
+    app()
 
 
 if __name__ == "__main__":

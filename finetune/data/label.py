@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from u2net_human_plugin.errors import DataError, PluginError
+from u2net_human_plugin.errors import DataError
 
 from ..files import written_atomically
 from .manifest import Row, load_image, load_mask, read_manifest, write_manifest
@@ -42,12 +42,8 @@ def label(
     size: Annotated[int, typer.Option(min=32, help="Side of the square mattes, in pixels.")] = 384,
 ) -> None:
     """Write soft masks, averaged from several networks, for train to learn from."""
-    try:
-        rows = read_manifest(manifest)
-        members = [load_teacher(spec) for spec in teachers]
-    except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    rows = read_manifest(manifest)
+    members = [load_teacher(spec) for spec in teachers]
     folder = out / "teachers"
     folder.mkdir(parents=True, exist_ok=True)
     labelled, failed, written = [], [], 0

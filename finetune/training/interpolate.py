@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from u2net_human_plugin.errors import PluginError, WeightsError
+from u2net_human_plugin.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,19 +42,15 @@ def interpolate(
 
     from . import checkpoints
 
-    try:
-        # Folded, because statistics and scales must not be averaged apart from each other.
-        first, second = (fold_batch_norm(load_checkpoint(path)) for path in (before, after))
-        if first.variant != second.variant:
-            raise WeightsError(
-                f"{before} is the {first.variant} U²-Net, {after} the {second.variant}; only two "
-                "of a kind can be averaged."
-            )
-        earlier = checkpoints.record_of(before)
-        record = checkpoints.record_of(after) or {}
-    except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    # Folded, because statistics and scales must not be averaged apart from each other.
+    first, second = (fold_batch_norm(load_checkpoint(path)) for path in (before, after))
+    if first.variant != second.variant:
+        raise WeightsError(
+            f"{before} is the {first.variant} U²-Net, {after} the {second.variant}; only two "
+            "of a kind can be averaged."
+        )
+    earlier = checkpoints.record_of(before)
+    record = checkpoints.record_of(after) or {}
     step: dict[str, Any] = {"before": "/".join(before.parts[-2:])}
     step |= {"share": share, "temperature": temperature}
     if earlier is not None and earlier != record.get("started_from"):

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from u2net_human_plugin.errors import PluginError
 from u2net_human_plugin.preprocess import SIZE
 
 
@@ -164,50 +163,46 @@ def train(
     from . import loop, run
     from .recipe import Recipe, read_recipe
 
-    try:
-        options: dict[str, Any] = {
-            "manifests": tuple(manifest),
-            "init": init,
-            "variant": variant,
-            "decoder": choices["decoder"][0],
-            "size": size,
-            "batch": batch,
-            "epochs": epochs,
-            "epoch_size": epoch_size,
-            "rate": rate,
-            "warmup": warmup,
-            "ema": ema,
-            "edge": edge,
-            "iou": iou,
-            "batch_norm": batch_norm,
-            "freeze_encoder": freeze_encoder,
-            "coarse": pixels,
-            "recipe": read_recipe(recipe) if recipe else Recipe(),
-            "side": side,
-            "remember": remember,
-            "remember_weight": remember_weight,
-            "seed": seed,
-            "full_decoder_steps": full_decoder_steps,
-            "validation_pictures": validation_pictures,
-            "validate_every": validate_every,
-            "save_every": save_every,
-            "cache": cache,
-            "device": device,
-            "precision": precision,
-        }
-        earlier = run.saved_config(out) if resume or finish else None
-        if earlier is not None:
-            given = _given(context)
-            anew = {name: value for name, value in options.items() if name in given}
-            config = dataclasses.replace(earlier, out=out, **anew)
-        elif manifest:
-            config = run.TrainConfig(out=out, **options)
-        else:
-            raise typer.BadParameter("--manifest is missing: what should be trained on?")
-        final = loop.train(config, resume=resume, finish=finish, minutes=minutes)
-    except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    options: dict[str, Any] = {
+        "manifests": tuple(manifest),
+        "init": init,
+        "variant": variant,
+        "decoder": choices["decoder"][0],
+        "size": size,
+        "batch": batch,
+        "epochs": epochs,
+        "epoch_size": epoch_size,
+        "rate": rate,
+        "warmup": warmup,
+        "ema": ema,
+        "edge": edge,
+        "iou": iou,
+        "batch_norm": batch_norm,
+        "freeze_encoder": freeze_encoder,
+        "coarse": pixels,
+        "recipe": read_recipe(recipe) if recipe else Recipe(),
+        "side": side,
+        "remember": remember,
+        "remember_weight": remember_weight,
+        "seed": seed,
+        "full_decoder_steps": full_decoder_steps,
+        "validation_pictures": validation_pictures,
+        "validate_every": validate_every,
+        "save_every": save_every,
+        "cache": cache,
+        "device": device,
+        "precision": precision,
+    }
+    earlier = run.saved_config(out) if resume or finish else None
+    if earlier is not None:
+        given = _given(context)
+        anew = {name: value for name, value in options.items() if name in given}
+        config = dataclasses.replace(earlier, out=out, **anew)
+    elif manifest:
+        config = run.TrainConfig(out=out, **options)
+    else:
+        raise typer.BadParameter("--manifest is missing: what should be trained on?")
+    final = loop.train(config, resume=resume, finish=finish, minutes=minutes)
     if final is None:
         raise typer.Exit(130)
     typer.echo(f"{final}")
