@@ -23,9 +23,9 @@ from .evaluation.evaluate import evaluate
 from .evaluation.run_report import report
 from .publishing.card import card
 from .publishing.export import export
+from .training.average import average
 from .training.compose import compose
 from .training.ensemble import ensemble
-from .training.interpolate import interpolate
 from .training.train import train
 
 
@@ -64,7 +64,7 @@ def _group() -> None:
     """Fine-tune U²-Net on people.
 
     The way: prepare → complete → label → train → evaluate → export. Beside it: compose (scenes of
-    people put together), interpolate (between two weights), ensemble (several networks as one),
+    people put together), average (of two weights), ensemble (several networks as one),
     report (a run's curves), card (the model card), benchmark (what things cost).
     """
 
@@ -73,7 +73,8 @@ app.command()(prepare)
 app.command()(complete)
 app.command()(label)
 app.command()(train)
-app.command()(interpolate)
+app.command()(average)
+app.command("interpolate", hidden=True)(average)  # its name until 0.1
 app.command()(ensemble)
 app.command()(compose)
 app.command()(report)

@@ -11,7 +11,11 @@ from typer.testing import CliRunner
 from u2net_human_plugin.finetune.__main__ import app
 
 GROUP = typer.main.get_command(app)
-COMMANDS = sorted(GROUP.commands)  # type: ignore[attr-defined]
+COMMANDS = sorted(
+    name
+    for name, command in GROUP.commands.items()  # type: ignore[attr-defined]
+    if not command.hidden
+)
 
 
 def shown(*arguments: str) -> str:

@@ -111,7 +111,7 @@ def build(checkpoint: Path, folder: Path, decoder: str | None = None) -> dict[st
     if not all(bool(values.isfinite().all()) for values in model.state_dict().values()):
         raise WeightsError(
             f"{checkpoint}: holds weights that are not finite; the training that wrote it "
-            "diverged. Export an earlier checkpoint, or train again at a lower --rate."
+            "diverged. Export an earlier checkpoint, or train again at a lower --lr."
         )
     difference = write_onnx(model, folder / f"{NAME}.onnx")
     return {

@@ -1,10 +1,10 @@
-r"""python -m finetune interpolate: between the starting weights and the fine-tuned ones.
+r"""python -m finetune average: between the starting weights and the fine-tuned ones.
 
 A step back towards the pretrained network keeps most of what fine-tuning gained and gives
 back some of what it lost on pictures unlike the training set (Wortsman et al., "Robust
 fine-tuning of zero-shot models", CVPR 2022, arXiv:2109.01903).
 
-    python -m finetune interpolate u2netp.onnx runs/people/u2net_finetuned.pth \
+    python -m finetune average u2netp.onnx runs/people/u2net_finetuned.pth \
         --share 0.7 --temperature 0.6 --out runs/blend/u2net_finetuned.pth
 
 A network between two others is less sure of itself than both: a haze of low alpha remains in
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def interpolate(
+def average(
     before: Annotated[Path, typer.Argument(help="The weights that fine-tuning started from.")],
     after: Annotated[Path, typer.Argument(help="The fine-tuned weights.")],
     out: Annotated[Path, typer.Option(help="The .pth to write, with a JSON twin.")],
