@@ -74,7 +74,7 @@ app.command()(complete)
 app.command()(label)
 app.command()(train)
 app.command()(average)
-app.command("interpolate", hidden=True)(average)  # its name until 0.1
+app.command("interpolate", hidden=True)(average)  # its name before
 app.command()(ensemble)
 app.command()(compose)
 app.command()(report)

@@ -26,7 +26,7 @@ from rich.progress import track
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.options import Options
 
-from ..files import written_atomically
+from ..files import write_png
 from ..predictors import Segment, load_predictor
 from .manifest import Row, load_image, load_mask, open_image, read_manifest, write_manifest
 from .unlabelled import Box, left_out, trimap
@@ -87,7 +87,6 @@ def open_elsewhere(row: Row, boxes: list[Box]) -> npt.NDArray[np.uint8]:
 
 
 def _with_trimap(row: Row, drawn: Image.Image, path: Path, model: str) -> Row:
-    with written_atomically(path) as temporary:
-        drawn.save(temporary, "PNG")
+    write_png(path, drawn)
     extra = {**row.extra, "bystanders_by": model}
     return replace(row, bystanders=path.absolute(), extra=extra)

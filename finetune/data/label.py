@@ -28,7 +28,7 @@ from rich.progress import track
 
 from u2net_human_plugin.errors import DataError
 
-from ..files import written_atomically
+from ..files import write_png
 from .manifest import Row, load_image, load_mask, read_manifest, write_manifest
 from .teachers import SoftLabel, Teacher, load_teacher, soft_label
 
@@ -109,5 +109,4 @@ def _name(row: Row, members: list[Teacher], size: int) -> str:
 
 def _write(made: SoftLabel, paths: tuple[Path, Path]) -> None:
     for values, path in zip(made, paths, strict=True):
-        with written_atomically(path) as temporary:
-            Image.fromarray(values).save(temporary, "PNG")
+        write_png(path, Image.fromarray(values))

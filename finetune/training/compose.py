@@ -21,7 +21,7 @@ import typer
 
 from ..data.manifest import Row, read_manifest, write_manifest
 from ..data.splits import in_split
-from ..files import written_atomically
+from ..files import write_png
 from .composition import HEIGHT_BANDS, LONGEST_SIDE
 from .dataset import Material, Mix, PeopleDataset
 
@@ -98,11 +98,9 @@ def render(dataset: PeopleDataset, out: Path, name: str, count: int) -> list[Row
         sample = dataset.sample(number)
         image = out / "images" / f"{name}-{number:04}.png"
         mask = out / "masks" / f"{name}-{number:04}.png" if sample.persons else None
-        with written_atomically(image) as temporary:
-            sample.image.save(temporary, "PNG")
+        write_png(image, sample.image)
         if mask is not None:
-            with written_atomically(mask) as temporary:
-                sample.alpha.save(temporary, "PNG")
+            write_png(mask, sample.alpha)
         extra = {"persons": sample.persons, "person_height": round(sample.person_height, 4)}
         rows.append(Row(image.absolute(), mask and mask.absolute(), name, "val", licence, extra))
     return rows

@@ -28,7 +28,7 @@ from .recipe import Recipe, recipe_of
 PICTURES = "pictures"
 #: A resumed run may differ from its start in these.
 FREE = ("out", "validate_every", "save_every", "cache", "device", "full_decoder_steps")
-#: What options were called before 0.2, there and in the records of that time.
+#: What options were called before, which goes on working for a release, and in records for good.
 FORMER = {"rate": "lr", "batch": "batch_size", "iou": "iou_weight", "edge": "edge_weight"}
 
 
@@ -71,8 +71,7 @@ class TrainConfig:
         int,
         typer.Option(
             min=0,
-            help="Pictures an epoch, of all kinds. [default: one a photo]",
-            show_default=False,
+            help="Pictures an epoch, of all kinds; 0: one a photo.",
         ),
     ] = 0
     #: A start from good weights wants less than one from nothing.
@@ -112,9 +111,8 @@ class TrainConfig:
         int,
         typer.Option(
             min=0,
-            help="Side of the decoded pictures that batches are cut out of. "
-            "[default: a tenth more than --size]",
-            show_default=False,
+            help="Side of the decoded pictures that batches are cut out of; 0: a tenth more than "
+            "--size.",
         ),
     ] = 0
     remember: Annotated[

@@ -100,7 +100,9 @@ def _recipe_table(recipe: Recipe) -> Table:
 
 def _comment(to: TOMLDocument | Table, text: str) -> None:
     for paragraph in text.splitlines():
-        for line in textwrap.wrap(paragraph, _WIDTH) or [""]:
+        if not paragraph:
+            to.add(tomlkit.nl())
+        for line in textwrap.wrap(paragraph, _WIDTH):
             to.add(tomlkit.comment(line))
 
 
@@ -148,7 +150,9 @@ def _parsed(option: Option, value: Any) -> Any:
     if kind in (int, float):
         return _number(kind, value, option.info.min, option.info.max)
     if kind == dict[str, float]:
-        return {source: _number(float, pixels, 1e-9, None) for source, pixels in dict(value).items()}
+        return {
+            source: _number(float, pixels, 1e-9, None) for source, pixels in dict(value).items()
+        }
     if kind == Recipe:
         return read_recipe(Path(value)) if isinstance(value, str) else recipe_of(dict(value))
     if kind == tuple[Path, ...]:
