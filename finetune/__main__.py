@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from u2net_human_plugin.errors import PluginError
 
@@ -24,12 +26,33 @@ from .evaluation.run_report import report
 from .publishing.calibrate import calibrate
 from .publishing.card import card
 from .publishing.export import export
+from .training.average import average
 from .training.compose import compose
 from .training.ensemble import ensemble
-from .training.interpolate import interpolate
 from .training.train import train
 
+
+class _Commands(TyperGroup):
+    """Where errors become exit statuses: what a user can put right is a line, no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (PluginError, OSError) as error:
+            # One that names no file, but for a full disk, is a defect of the program's.
+            if (
+                isinstance(error, OSError)
+                and error.filename is None
+                and error.errno != errno.ENOSPC
+            ):
+                raise
+            typer.echo(f"error: {error}", err=True)
+            # From prepare, 1 says that work on some pictures failed that may succeed next time.
+            raise typer.Exit(2 if ctx.invoked_subcommand == "prepare" else 1) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,9 +67,9 @@ def _group() -> None:
     """Fine-tune U²-Net on people.
 
     The way: prepare → complete → label → train → evaluate → calibrate → export. Beside it: compose
-    (scenes of people put together), interpolate (between two weights), ensemble (several networks
-    as one), report (a run's curves), hair (pictures whose alpha is known exactly), mattes (ways to
-    cut people out, compared on them), card (the model card), benchmark (what things cost).
+    (scenes of people put together), average (of two weights), ensemble (several networks as one),
+    report (a run's curves), hair (pictures whose alpha is known exactly), mattes (ways to cut
+    people out, compared on them), card (the model card), benchmark (what things cost).
     """
 
 
@@ -54,7 +77,8 @@ app.command()(prepare)
 app.command()(complete)
 app.command()(label)
 app.command()(train)
-app.command()(interpolate)
+app.command()(average)
+app.command("interpolate", hidden=True)(average)  # its name before
 app.command()(ensemble)
 app.command()(compose)
 app.command()(report)
@@ -74,19 +98,11 @@ app.add_typer(benchmark, name="benchmark")
 
 
 def main() -> None:
-    """Run the command line; what a user can put right is a line, not a traceback."""
+    """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that it cannot show must not end a command that has done its work.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except PluginError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        # One that names no file, but for a full disk, is a defect of the program's.
-        if error.filename is None and error.errno != errno.ENOSPC:
-            raise
-        sys.exit(f"error: {error}")
+    app()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 #: Temporary files end so; `python -m finetune prepare` clears away those of a killed run.
 TEMPORARY = ".tmp"
@@ -37,6 +41,12 @@ def write_text(path: Path, text: str) -> None:
     """
     with written_atomically(path) as temporary:
         temporary.write_text(text, "utf-8", errors="backslashreplace")
+
+
+def write_png(path: Path, image: Image.Image) -> None:
+    """Write a picture that appears whole or not at all."""
+    with written_atomically(path) as temporary:
+        image.save(temporary, "PNG")
 
 
 def file_sha256(path: Path) -> str:

@@ -11,7 +11,11 @@ from typer.testing import CliRunner
 from u2net_human_plugin.finetune.__main__ import app
 
 GROUP = typer.main.get_command(app)
-COMMANDS = sorted(GROUP.commands)  # type: ignore[attr-defined]
+COMMANDS = sorted(
+    name
+    for name, command in GROUP.commands.items()  # type: ignore[attr-defined]
+    if not command.hidden
+)
 
 
 def shown(*arguments: str) -> str:
@@ -44,5 +48,5 @@ def test_options_are_whole_and_show_their_defaults(name: str) -> None:
 def test_defaults_in_brackets() -> None:
     """Those of a number, and those that a help text words itself."""
     words = " ".join(shown("train").split())
-    assert "Pictures an epoch, of all kinds. [default: one a photo]" in words
+    assert "full: train everything. [default: full for full, else half]" in words
     assert "[default: 0.25" in " ".join(shown("prepare").split())

@@ -32,7 +32,15 @@ def opened(picture: bytes | npt.NDArray[np.uint8]) -> Image.Image:
         raise DataError("the file is empty.")
     with Image.open(io.BytesIO(picture)) as image:
         image.load()
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """``image`` with its EXIF orientation applied; broken EXIF counts as none."""
+    try:
         return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - damaged EXIF raises struct, Syntax, Value, … errors
+        return image
 
 
 def encoded(image: Image.Image, mask: Image.Image, form: Form) -> bytes:

@@ -23,10 +23,10 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import track
 
-from u2net_human_plugin.errors import DataError, PluginError
+from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.options import Options
 
-from ..files import written_atomically
+from ..files import write_png
 from ..predictors import Segment, load_predictor
 from .manifest import Row, load_image, load_mask, open_image, read_manifest, write_manifest
 from .unlabelled import Box, left_out, trimap
@@ -40,25 +40,21 @@ def complete(
     ] = "bundled?crop=off",
 ) -> None:
     """Draw the people whom a set's masks leave out, for train to learn from."""
-    try:
-        # Nobody waits for a mask: the mirrored look is worth its time.
-        segment = load_predictor(model, Options(flip="on")).segment
-        rows = read_manifest(manifest)
-        (out / "bystanders").mkdir(parents=True, exist_ok=True)
-        completed, failed = [], []
-        for number, row in enumerate(track(rows, "drawing", console=Console(stderr=True))):
-            try:
-                drawn = _drawn(row, segment)
-            except DataError as error:
-                failed.append(str(error))
-                drawn = None
-            # Pictures of two folders may share a name, their numbers do not.
-            path = out / "bystanders" / f"{number:05}-{row.image.stem}.png"
-            completed.append(_with_trimap(row, drawn, path, model) if drawn else row)
-        write_manifest(out / "manifest.jsonl", completed)
-    except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    # Nobody waits for a mask: the mirrored look is worth its time.
+    segment = load_predictor(model, Options(flip="on")).segment
+    rows = read_manifest(manifest)
+    (out / "bystanders").mkdir(parents=True, exist_ok=True)
+    completed, failed = [], []
+    for number, row in enumerate(track(rows, "drawing", console=Console(stderr=True))):
+        try:
+            drawn = _drawn(row, segment)
+        except DataError as error:
+            failed.append(str(error))
+            drawn = None
+        # Pictures of two folders may share a name, their numbers do not.
+        path = out / "bystanders" / f"{number:05}-{row.image.stem}.png"
+        completed.append(_with_trimap(row, drawn, path, model) if drawn else row)
+    write_manifest(out / "manifest.jsonl", completed)
     found = sum(row.bystanders is not None for row in completed)
     typer.echo(f"{out / 'manifest.jsonl'}: {len(rows)} pictures, {found} of them with bystanders")
     for reason in failed:
@@ -91,7 +87,6 @@ def open_elsewhere(row: Row, boxes: list[Box]) -> npt.NDArray[np.uint8]:
 
 
 def _with_trimap(row: Row, drawn: Image.Image, path: Path, model: str) -> Row:
-    with written_atomically(path) as temporary:
-        drawn.save(temporary, "PNG")
+    write_png(path, drawn)
     extra = {**row.extra, "bystanders_by": model}
     return replace(row, bystanders=path.absolute(), extra=extra)

@@ -19,13 +19,14 @@ from u2net_human_plugin.boxes import (
     clip_xyxy,
     intersection_xyxy,
 )
+from u2net_human_plugin.cutout import upright
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.people import extended_xyxy, locate
 from u2net_human_plugin.preprocess import to_rgb
 from u2net_human_plugin.settings import Settings
 from u2net_human_plugin.yolo import Detector
 
-from ..files import file_sha256, written_atomically
+from ..files import file_sha256, write_png
 from .candidate import Candidate, CocoMask
 from .coco import draw_people
 from .doubts import AGREEING, covered_shares, doubts
@@ -37,7 +38,6 @@ from .manifest import (
     alpha_of,
     fit_mask,
     open_image,
-    upright,
     void_of,
 )
 from .masks import BRIGHT, has_alpha
@@ -157,8 +157,7 @@ class Inspector:
             if not file.is_file():
                 assert self.labeler is not None
                 mask = self.labeler(rgb)
-                with written_atomically(file) as temporary:
-                    mask.save(temporary, "PNG")
+                write_png(file, mask)
             return open_image(file), None
         if isinstance(candidate.mask, CocoMask):
             return draw_people(candidate.mask, picture, candidate.name)

@@ -26,9 +26,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from u2net_human_plugin.errors import DataError, PluginError
+from u2net_human_plugin.errors import DataError
 
-from ..files import written_atomically
+from ..files import write_png
 from .manifest import Row, load_image, load_mask, read_manifest, write_manifest
 from .teachers import SoftLabel, Teacher, load_teacher, soft_label
 
@@ -42,12 +42,8 @@ def label(
     size: Annotated[int, typer.Option(min=32, help="Side of the square mattes, in pixels.")] = 384,
 ) -> None:
     """Write soft masks, averaged from several networks, for train to learn from."""
-    try:
-        rows = read_manifest(manifest)
-        members = [load_teacher(spec) for spec in teachers]
-    except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    rows = read_manifest(manifest)
+    members = [load_teacher(spec) for spec in teachers]
     folder = out / "teachers"
     folder.mkdir(parents=True, exist_ok=True)
     labelled, failed, written = [], [], 0
@@ -113,5 +109,4 @@ def _name(row: Row, members: list[Teacher], size: int) -> str:
 
 def _write(made: SoftLabel, paths: tuple[Path, Path]) -> None:
     for values, path in zip(made, paths, strict=True):
-        with written_atomically(path) as temporary:
-            Image.fromarray(values).save(temporary, "PNG")
+        write_png(path, Image.fromarray(values))

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from u2net_human_plugin.boxes import Boxes
+from u2net_human_plugin.cutout import upright
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import to_rgb
 
@@ -252,14 +253,6 @@ def open_image(path: Path, where: str = "") -> Image.Image:
         raise DataError(
             f"{prefix}{path}: cannot be read as a picture ({reason}); replace or remove it."
         ) from None
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Return ``image`` with its EXIF orientation applied; broken EXIF counts as none."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001 - damaged EXIF raises struct, Syntax, Value, … errors
-        return image
 
 
 def fit_mask(picture: Image.Image, mask: Image.Image, name: str) -> Image.Image:

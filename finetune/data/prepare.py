@@ -24,13 +24,7 @@ from typing import Annotated, Literal
 import typer
 from PIL import Image
 
-from u2net_human_plugin.errors import (
-    DataError,
-    MissingExtraError,
-    OptionError,
-    PluginError,
-    WeightsError,
-)
+from u2net_human_plugin.errors import DataError, MissingExtraError, OptionError, WeightsError
 from u2net_human_plugin.yolo import find_people, weights_file
 
 from ..files import file_sha256
@@ -180,9 +174,6 @@ def prepare(
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
-    except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
     except OSError as error:
         typer.echo(
             f"error: {error}; nothing half-written is left, the same command goes on from here",

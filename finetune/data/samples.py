@@ -14,6 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageDraw
 
 from u2net_human_plugin.boxes import area_xyxy, clip_xyxy, joined_xyxy
+from u2net_human_plugin.cutout import upright
 from u2net_human_plugin.preprocess import to_rgb
 
 from ..files import file_sha256, written_atomically
@@ -21,7 +22,7 @@ from .candidate import Candidate
 from .cutouts import cut_out
 from .finding import Finding
 from .inspection import Inspector
-from .manifest import Row, open_image, upright
+from .manifest import Row, open_image
 from .splits import crop_name
 from .unlabelled import UNKNOWN, left_out
 

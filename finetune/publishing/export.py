@@ -118,7 +118,7 @@ def build(
     if not all(bool(values.isfinite().all()) for values in model.state_dict().values()):
         raise WeightsError(
             f"{checkpoint}: holds weights that are not finite; the training that wrote it "
-            "diverged. Export an earlier checkpoint, or train again at a lower --rate."
+            "diverged. Export an earlier checkpoint, or train again at a lower --lr."
         )
     chosen_settings = export_settings(checkpoint, model.size, licence)
     difference = write_onnx(model, folder / f"{NAME}.onnx", chosen_settings)

@@ -1,4 +1,4 @@
-"""From a data set to weights: `train`, `interpolate`, and `compose`, which renders composites.
+"""From a data set to weights: `train`, `average`, and `compose`, which renders composites.
 
 Imports :mod:`..data`, and of :mod:`..evaluation` the metrics.
 """

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from u2net_human_plugin.errors import DataError, WeightsError
 from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
@@ -25,28 +26,23 @@ from ..data.manifest import Row
 from ..files import written_atomically
 
 
-class Ema:
+def weight_average(network: nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of a network's weights, the ones that get evaluated.
 
     The decay warms up as (1 + step) / (10 + step), so that a short run is not dominated by
-    its starting point.
+    its starting point. What counts the steps stays on the CPU, where reading it waits for nothing.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def update(averages: Any, weights: Any, step: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            count = int(step)
+            torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + count) / (10 + count)))
+        else:  # batch normalisation counts its batches
+            torch._foreach_copy_(averages, weights)
 
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average one step towards ``model``."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        current = model.state_dict()
-        for name, average in self.model.state_dict().items():
-            if average.is_floating_point():
-                average.lerp_(current[name].to(average.device), 1 - decay)
-            else:
-                average.copy_(current[name])
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average.update_parameters(network)  # the starting point, which the library only copies
+    return average.eval().requires_grad_(False)
 
 
 def official_state(model: U2Net) -> dict[str, Tensor]:
@@ -82,7 +78,7 @@ def record_of(checkpoint: Path) -> dict[str, Any] | None:
     """How a checkpoint came to be: its JSON twin without the loss curve; None if it has none.
 
     If that run began with the result of another, "started_from" holds the other's record; where
-    `interpolate` mixed weights in, "training" in its entry of "interpolated" holds theirs.
+    `average` mixed weights in, "training" in its entry of "interpolated" holds theirs.
 
     Raises:
         WeightsError: a twin is no JSON object.

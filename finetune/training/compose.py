@@ -19,11 +19,9 @@ from typing import Annotated
 
 import typer
 
-from u2net_human_plugin.errors import PluginError
-
 from ..data.manifest import Row, read_manifest, write_manifest
 from ..data.splits import in_split
-from ..files import written_atomically
+from ..files import write_png
 from .composition import HEIGHT_BANDS, LONGEST_SIDE
 from .dataset import Material, Mix, PeopleDataset
 
@@ -55,30 +53,26 @@ def compose(
     """Render composites of people and scenes, with exact masks, to a folder."""
     from .train import parse_coarse
 
-    try:
-        rows = [row for path in manifest for row in read_manifest(path)]
-        people = [row for row in rows if row.mask is not None and in_split(row, split)]
-        people = [row for row in people if not source or row.source in source]
-        things = [row for row in rows if row.is_thing and in_split(row, split)]
-        scenes = [row for row in rows if row.is_scene]
-        # A test split may have no scenes of its own; those held back were not trained on, either.
-        scenes = [row for row in scenes if in_split(row, split)] or [
-            row for row in scenes if in_split(row, "val")
-        ]
-        drawn = partial(
-            PeopleDataset,
-            Material([*people, *scenes, *things], parse_coarse(coarse)),
-            seed=seed,
-            height_bands=parse_heights(heights) if heights else HEIGHT_BANDS,
-            longest_side=(side, side) if side else LONGEST_SIDE,
-            beside=beside,
-        )
-        written = render(drawn(mix=Mix(0, 0, 1, 0)), out, "composite", count)
-        written += render(drawn(mix=Mix(0, 0, 0, 1)), out, "empty", empty)
-        write_manifest(out / "manifest.jsonl", written)
-    except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    rows = [row for path in manifest for row in read_manifest(path)]
+    people = [row for row in rows if row.mask is not None and in_split(row, split)]
+    people = [row for row in people if not source or row.source in source]
+    things = [row for row in rows if row.is_thing and in_split(row, split)]
+    scenes = [row for row in rows if row.is_scene]
+    # A test split may have no scenes of its own; those held back were not trained on, either.
+    scenes = [row for row in scenes if in_split(row, split)] or [
+        row for row in scenes if in_split(row, "val")
+    ]
+    drawn = partial(
+        PeopleDataset,
+        Material([*people, *scenes, *things], parse_coarse(coarse)),
+        seed=seed,
+        height_bands=parse_heights(heights) if heights else HEIGHT_BANDS,
+        longest_side=(side, side) if side else LONGEST_SIDE,
+        beside=beside,
+    )
+    written = render(drawn(mix=Mix(0, 0, 1, 0)), out, "composite", count)
+    written += render(drawn(mix=Mix(0, 0, 0, 1)), out, "empty", empty)
+    write_manifest(out / "manifest.jsonl", written)
     typer.echo(f"{out / 'manifest.jsonl'}: {len(written)} pictures")
 
 
@@ -104,11 +98,9 @@ def render(dataset: PeopleDataset, out: Path, name: str, count: int) -> list[Row
         sample = dataset.sample(number)
         image = out / "images" / f"{name}-{number:04}.png"
         mask = out / "masks" / f"{name}-{number:04}.png" if sample.persons else None
-        with written_atomically(image) as temporary:
-            sample.image.save(temporary, "PNG")
+        write_png(image, sample.image)
         if mask is not None:
-            with written_atomically(mask) as temporary:
-                sample.alpha.save(temporary, "PNG")
+            write_png(mask, sample.alpha)
         extra = {"persons": sample.persons, "person_height": round(sample.person_height, 4)}
         rows.append(Row(image.absolute(), mask and mask.absolute(), name, "val", licence, extra))
     return rows

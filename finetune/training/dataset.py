@@ -15,10 +15,11 @@ from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from u2net_human_plugin.cutout import upright
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import SIZE, normalize
 
-from ..data.manifest import Row, alpha_of, load_image, load_mask, open_image, upright
+from ..data.manifest import Row, alpha_of, load_image, load_mask, open_image
 from ..data.unlabelled import IS_PERSON, IS_UNKNOWN, bystanders
 from .composition import (
     HEIGHT_BANDS,

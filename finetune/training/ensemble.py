@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 import typer
 
-from u2net_human_plugin.errors import OptionError, PluginError, WeightsError
+from u2net_human_plugin.errors import OptionError, WeightsError
 from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.settings import KEY, settings_of
 
@@ -37,23 +37,19 @@ def ensemble(
 
     from . import checkpoints
 
-    try:
-        read, records = [], []
-        for spec in members:
-            name, settings = _parsed(spec)
-            network = load_checkpoint(Path(name), "half")
-            size, weight = int(settings["size"]), settings["weight"]
-            read.append(Member(network, size, weight, settings["limit"]))
-            record = checkpoints.record_of(Path(name))
-            about = {"file": "/".join(Path(name).parts[-2:]), "variant": network.variant}
-            limit = settings["limit"] if math.isfinite(settings["limit"]) else None
-            numbers = {"size": size, "weight": weight, "limit": limit}
-            records.append({**about, **numbers, "training": record})
-        if len(read) < 2:
-            raise WeightsError(f"{members[0]}: one network is no ensemble; name two or more.")
-    except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    read, records = [], []
+    for spec in members:
+        name, settings = _parsed(spec)
+        network = load_checkpoint(Path(name), "half")
+        size, weight = int(settings["size"]), settings["weight"]
+        read.append(Member(network, size, weight, settings["limit"]))
+        record = checkpoints.record_of(Path(name))
+        about = {"file": "/".join(Path(name).parts[-2:]), "variant": network.variant}
+        limit = settings["limit"] if math.isfinite(settings["limit"]) else None
+        numbers = {"size": size, "weight": weight, "limit": limit}
+        records.append({**about, **numbers, "training": record})
+    if len(read) < 2:
+        raise WeightsError(f"{members[0]}: one network is no ensemble; name two or more.")
     made = Ensemble(read)
     # Its answers are steeper than its members': their thresholds are not right for it.
     about_all = {"ensemble_of": records, KEY: asdict(settings_of(None, made.size))}

@@ -19,7 +19,7 @@ def fit_full_resolution(run: Run, model: U2Net, supply: Supply, stop_request: St
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.split(".")[0] in FULL_RESOLUTION_PARTS)
     optimizer = torch.optim.Adam(
-        [parameter for parameter in model.parameters() if parameter.requires_grad], run.config.rate
+        [parameter for parameter in model.parameters() if parameter.requires_grad], run.config.lr
     )
     steps = run.config.full_decoder_steps
     prepared, optimizer = run.accelerator.prepare(model, optimizer)
@@ -27,11 +27,15 @@ def fit_full_resolution(run: Run, model: U2Net, supply: Supply, stop_request: St
     with progress("full decoder", steps, shown=main) as advance:
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = rate_at(step, steps, run.config.rate, steps // 10)
+                group["lr"] = rate_at(step, steps, run.config.lr, steps // 10)
             batch = supply(run.total + step)
             outputs = prepared(batch.image)[:2]
             loss = deep_supervision(
-                outputs, batch.alpha, batch.weight, edge=run.config.edge, iou=run.config.iou
+                outputs,
+                batch.alpha,
+                batch.weight,
+                edge=run.config.edge_weight,
+                iou=run.config.iou_weight,
             )
             value = finite(run, loss, optimizer.param_groups[0]["lr"])
             optimizer.zero_grad()

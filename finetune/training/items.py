@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageFilter
 
+from u2net_human_plugin.cutout import upright
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import to_rgb
 
-from ..data.manifest import THRESHOLD, Row, alpha_of, open_image, upright
+from ..data.manifest import THRESHOLD, Row, alpha_of, open_image
 from ..data.masks import to_grey
 from ..data.unlabelled import IS_PERSON, IS_SOLID, IS_UNKNOWN, bystanders
 

@@ -3,7 +3,7 @@ r"""python -m finetune train: fine-tune U²-Net on people.
 A look at whether everything works, a minute on a laptop:
 
     python -m finetune train --manifest data/manifest.jsonl --out runs/try \
-        --init u2netp.onnx --epochs 1 --epoch-size 32 --size 128 --batch 4
+        --init u2netp.onnx --epochs 1 --epoch-size 32 --size 128 --batch-size 4
 
 The real thing, on CPU, one GPU, or, by `accelerate launch -m finetune train …`, on many:
 
@@ -27,13 +27,15 @@ from ..data.splits import in_split
 from . import checkpoints
 from .batch import Batches
 from .batch_norm import calibrate
+from .config import TrainConfig
+from .config_file import RUN_FILE, write_config
 from .dataset import Material
 from .forgetting import Remembering, memory_loss
 from .full_decoder import fit_full_resolution
 from .items import items_of
 from .losses import deep_supervision
 from .progress import progress
-from .run import BEST, LAST, Run, Supply, TrainConfig, finite, rate_at, share_of
+from .run import BEST, LAST, Run, Supply, finite, rate_at, share_of
 from .start import bank_of, describe, groups, has_batch_norm, initial_network, saved_state
 from .stop import Stop, StopRequest
 from .validation import ValidationSet, predict, validate, validation_sets
@@ -80,22 +82,24 @@ def train(
     batches = Batches(bank.on(accelerator.device), config.recipe, config.seed)
     if config.batch_norm == "live" and not has_batch_norm(network):
         pictures = batches.draw(0, 32, config.size).image.cpu()
-        calibrate(network, torch.split(pictures, config.batch))
+        calibrate(network, torch.split(pictures, config.batch_size))
     model = Remembering(network) if config.remember else network
-    optimizer = torch.optim.Adam(groups(model, config), lr=config.rate)
+    optimizer = torch.optim.Adam(groups(model, config), lr=config.lr)
     epoch = config.epoch_size or sum(item.kind in ("photo", "cutout") for item in items)
-    total = config.epochs * math.ceil(epoch / config.batch)
+    total = config.epochs * math.ceil(epoch / config.batch_size)
     run = Run(
-        *(config, accelerator, model, checkpoints.Ema(network, config.ema), optimizer),
+        *(config, accelerator, model, checkpoints.weight_average(network, config.ema), optimizer),
         *(total, data),
     )
     if saved is not None:
         run.restore(saved)
     run.model, run.optimizer = accelerator.prepare(config.laid_out(model), optimizer)
-    run.ema.model.to(accelerator.device)
+    run.average.module.to(accelerator.device)
     supply = share_of(batches, config, accelerator)
 
     # ---- loop
+    if accelerator.is_main_process:
+        write_config(config, config.out / RUN_FILE)
     # What a killed run logged after its last state would be shown beside what comes now.
     purge = {"tensorboard": {"purge_step": run.step + 1}} if saved is not None else {}
     accelerator.init_trackers("tensorboard", init_kwargs=purge)
@@ -135,7 +139,7 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
         began, before = time.monotonic(), run.seconds
         while run.step < run.total:
             run.model.train()
-            rate = rate_at(run.step, run.total, config.rate, config.warmup)
+            rate = rate_at(run.step, run.total, config.lr, config.warmup)
             for group in run.optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             batch = supply(run.step)
@@ -145,7 +149,7 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
                 outputs, remembered = outputs
                 memory = memory_loss(remembered, batch.before, batch.before_weight)
             loss = deep_supervision(
-                outputs, batch.alpha, batch.weight, edge=config.edge, iou=config.iou
+                outputs, batch.alpha, batch.weight, edge=config.edge_weight, iou=config.iou_weight
             )
             loss = loss + config.remember_weight * memory
             run.optimizer.zero_grad()
@@ -155,7 +159,7 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
                     parameter.grad = None
             norm = accelerator.clip_grad_norm_(run.model.parameters(), 5.0)
             run.optimizer.step()
-            run.ema.update(run.network)
+            run.average.update_parameters(run.network)
             if run.step + 1 < run.total:
                 supply.prepare(run.step + 1)
             # Asked only now, when a GPU has all of its work: reading a number waits for it. Nothing
@@ -184,7 +188,7 @@ def _validate(run: Run, sets: list[ValidationSet]) -> None:
     if not sets:
         return
     device = run.accelerator.device
-    results = validate(run.ema.model, sets, device)
+    results = validate(run.average.module, sets, device)
     run.history.append({"step": run.step, **{key: round(v, 5) for key, v in results.items()}})
     shown = "  ".join(f"{key} {value:.4f}" for key, value in results.items())
     run.accelerator.print(f"step {run.step}  {shown}")
@@ -205,7 +209,7 @@ def _log_pictures(run: Run, sets: list[ValidationSet]) -> None:
         for picture in validation_set.pictures[:4]:
             image = picture["image"]
             image = (image - image.min()) / (image.max() - image.min() + 1e-6)
-            answer = predict(run.ema.model, picture, run.accelerator.device)
+            answer = predict(run.average.module, picture, run.accelerator.device)
             masks = [mask.expand_as(image) for mask in (picture["alpha"], answer)]
             rows.append(torch.cat([image, *masks], dim=2))
         writer.add_images(f"validation/{validation_set.name}", torch.stack(rows), run.step)

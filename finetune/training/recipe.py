@@ -10,18 +10,14 @@ differs has to stand:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from u2net_human_plugin.errors import DataError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .toml import nearest, read_toml
 
 Range = tuple[float, float]
 
@@ -30,43 +26,39 @@ Range = tuple[float, float]
 class Recipe:
     """How pictures are drawn and changed; probabilities are 0…1, ranges (lowest, highest)."""
 
-    #: Share of the batch whose ground is a scene with nobody in it; the rest are photos.
-    scenes: float = 0.3
-    #: Of those scenes, how many stay empty and how many get a single person.
-    empty: float = 0.45
-    single: float = 0.2
-    #: At most as many people are pasted into one picture.
-    most_people: int = 4
-    #: How often a photo gets one or two more people, and any picture one or two things.
-    joined: float = 0.12
-    things: float = 0.35
-    #: How often a picture is used whole, or cut down to its people.
-    whole: float = 0.4
-    tight: float = 0.15
-    #: Size of the part that is used otherwise, as a share of the picture's side.
-    zoom: Range = (0.5, 1.15)
-    #: Log of the change of width against height.
-    stretch: float = 0.2
-    #: Standard deviation of the angle in radians, and how often a picture lies on its side
-    #: or stands on its head.
-    turn: float = 0.06
-    lying: float = 0.06
-    #: Height of a pasted person, as a share of the picture's.
-    height: Range = (0.1, 1.2)
-    #: How much the light varies: 1 is a factor of 1.5 in each of brightness, contrast and so on.
-    light: float = 0.8
-    grey: float = 0.05
-    dark: float = 0.06
-    #: How often the picture is out of focus, of low resolution, noisy, or saved as JPEG,
-    blurred: float = 0.12
-    coarse: float = 0.15
-    noisy: float = 0.2
-    jpeg: float = 0.4
-    #: and its quality then.
-    quality: Range = (8.0, 85.0)
-    #: What share of the pictures of a kind a source is, by its name; those that are not named
-    #: get their part of the rest, by their number of pictures.
-    sources: dict[str, float] = field(default_factory=dict)
+    scenes: Annotated[
+        float, "Share of the batch whose ground is a scene with nobody in it; the rest are photos."
+    ] = 0.3
+    empty: Annotated[float, "Of those scenes, how many stay empty."] = 0.45
+    single: Annotated[float, "Of those scenes, how many get a single person."] = 0.2
+    most_people: Annotated[int, "At most as many people are pasted into one picture."] = 4
+    joined: Annotated[float, "How often a photo gets one or two more people."] = 0.12
+    things: Annotated[float, "How often any picture gets one or two things."] = 0.35
+    whole: Annotated[float, "How often a picture is used whole."] = 0.4
+    tight: Annotated[float, "How often it is cut down to its people."] = 0.15
+    zoom: Annotated[
+        Range, "Size of the part that is used otherwise, as a share of the picture's side."
+    ] = (0.5, 1.15)
+    stretch: Annotated[float, "Log of the change of width against height."] = 0.2
+    turn: Annotated[float, "Standard deviation of the angle, in radians."] = 0.06
+    lying: Annotated[float, "How often a picture lies on its side or stands on its head."] = 0.06
+    height: Annotated[Range, "Height of a pasted person, as a share of the picture's."] = (0.1, 1.2)
+    light: Annotated[
+        float,
+        "How much the light varies: 1 is a factor of 1.5 in brightness, in contrast and so on.",
+    ] = 0.8
+    grey: Annotated[float, "How often a picture loses its colours."] = 0.05
+    dark: Annotated[float, "How often it is dark."] = 0.06
+    blurred: Annotated[float, "How often it is out of focus."] = 0.12
+    coarse: Annotated[float, "How often it is of low resolution."] = 0.15
+    noisy: Annotated[float, "How often it is noisy."] = 0.2
+    jpeg: Annotated[float, "How often it has been saved as JPEG."] = 0.4
+    quality: Annotated[Range, "And with which quality, of 100."] = (8.0, 85.0)
+    sources: Annotated[
+        dict[str, float],
+        "What share of the pictures of a kind a source is, by its name; those that are not named "
+        "get their part of the rest, by their number of pictures.",
+    ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if problem := _problem(asdict(self)):
@@ -79,10 +71,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         DataError: it is no TOML, or holds what no recipe has; names the file and the key.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as TOML ({error}).") from None
+    content = read_toml(path)
     try:
         return recipe_of(content)
     except DataError as error:
@@ -98,7 +87,10 @@ def recipe_of(content: Mapping[str, Any]) -> Recipe:
     known = asdict(Recipe())
     for key, value in content.items():
         if key not in known:
-            raise DataError(f"{key!r} is unknown; a recipe has {', '.join(known)}.")
+            raise DataError(
+                f"{key!r} is unknown; did you mean {nearest(key, known)}? A recipe has "
+                f"{', '.join(known)}."
+            )
         if not _alike(value, known[key]):
             raise DataError(f"{key} is {value!r}; expected something like {known[key]!r}.")
     plain: dict[str, Any] = {

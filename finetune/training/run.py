@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -10,25 +9,23 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from u2net_human_plugin.errors import DataError, PluginError
-from u2net_human_plugin.preprocess import SIZE
-from u2net_human_plugin.u2net import Decoder, U2Net, Variant
+from u2net_human_plugin.u2net import U2Net
 
 from . import checkpoints
 from .batch import Batch, Batches
+from .config import FREE, TrainConfig, options, renamed
 from .forgetting import Remembering
-from .recipe import Recipe, recipe_of
 
 LAST = "last.pt"
 BEST = "best.pt"
-#: Decoded pictures, in the run's folder unless there is a --cache.
-PICTURES = "pictures"
 
 
 class Supply:
@@ -67,88 +64,6 @@ class Supply:
                 self._waiting = number, self._draw(number)
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what a run computes, and (last) how it is carried out."""
-
-    manifests: tuple[Path, ...]
-    out: Path
-    init: Path | None = None
-    variant: Variant = "lite"
-    decoder: Decoder = "half"
-    size: int = SIZE
-    batch: int = 8
-    epochs: int = 50
-    #: Pictures per epoch; 0, as many as there are photos with a mask.
-    epoch_size: int = 0
-    #: The paper trains from nothing with Adam at 1e-3; a start from good weights wants less.
-    rate: float = 3e-4
-    warmup: int = 100
-    ema: float = 0.998
-    edge: float = 2.0
-    iou: float = 0.0
-    batch_norm: Literal["frozen", "live"] = "frozen"
-    #: Share of the run for which the encoder keeps its weights.
-    freeze_encoder: float = 0.0
-    #: Source → pixels within which the contours of its masks cannot be trusted.
-    coarse: dict[str, float] = field(default_factory=dict)
-    #: How pictures are drawn and changed.
-    recipe: Recipe = field(default_factory=Recipe)
-    #: Side of the decoded pictures that batches are cut out of; 0, a little above ``size``.
-    side: int = 0
-    #: Weights whose answers must not be forgotten, and how much they count beside the truth.
-    remember: Path | None = None
-    remember_weight: float = 0.5
-    seed: int = 0
-    #: Steps that fit the full-resolution decoder stage after a half-decoder run.
-    full_decoder_steps: int = 100
-    validation_pictures: int = 48
-    validate_every: int = 200
-    save_every: int = 50
-    #: Folder for decoded pictures; None, the run's own, until it is complete.
-    cache: Path | None = None
-    device: str = "auto"
-    #: bf16: convolutions in bfloat16, weights and loss in float32.
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-    #: A resumed run may differ from its start in these.
-    FREE = ("out", "validate_every", "save_every", "cache", "device", "full_decoder_steps")
-
-    @property
-    def stored_side(self) -> int:
-        """Side of the decoded pictures in pixels, a multiple of 16."""
-        return math.ceil((self.side or 1.1 * self.size) / 16) * 16
-
-    @property
-    def pictures(self) -> Path:
-        """Folder for decoded pictures."""
-        return self.cache or self.out / PICTURES
-
-    def laid_out(self, model: nn.Module) -> nn.Module:
-        """``model`` with its weights in the memory layout that suits the precision, in place."""
-        if self.precision == "bf16":  # the convolutions are half as fast on the usual layout
-            return model.to(memory_format=torch.channels_last)
-        return model
-
-    def record(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        plain = {**dataclasses.asdict(self), "manifests": [str(path) for path in self.manifests]}
-        record: dict[str, Any] = json.loads(json.dumps(plain, default=str))
-        return record
-
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> TrainConfig:
-        """The arguments that :meth:`record` wrote down."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {key: value for key, value in record.items() if key in known}
-        for key in ("out", "init", "remember", "cache"):
-            if values.get(key) is not None:
-                values[key] = Path(values[key])
-        values["manifests"] = tuple(map(Path, values["manifests"]))
-        values["recipe"] = recipe_of(values.get("recipe", {}))
-        return cls(**values)
-
-
 @dataclass
 class Run:
     """The moving parts of one run."""
@@ -156,7 +71,7 @@ class Run:
     config: TrainConfig
     accelerator: Accelerator
     model: nn.Module
-    ema: checkpoints.Ema
+    average: AveragedModel
     optimizer: torch.optim.Optimizer
     total: int
     data: dict[str, Any]
@@ -186,7 +101,7 @@ class Run:
             "processes": self.accelerator.num_processes,
             "step": self.step,
             "steps": self.total,
-            "pictures": self.step * self.config.batch,
+            "pictures": self.step * self.config.batch_size,
             "seconds": round(self.seconds, 1),
             "best": self.best if self.history else None,
             "history": self.history,
@@ -197,10 +112,10 @@ class Run:
         """Write a checkpoint from which the run can go on."""
         if self.accelerator.is_main_process:
             content = {
-                "model": checkpoints.official_state(self.ema.model),  # type: ignore[arg-type]
+                "model": checkpoints.official_state(self.average.module),  # type: ignore[arg-type]
                 "raw": self.accelerator.unwrap_model(self.model).state_dict(),
-                "ema": self.ema.model.state_dict(),
-                "ema_steps": self.ema.steps,
+                "ema": self.average.module.state_dict(),
+                "ema_steps": int(self.average.n_averaged) - 1,  # less the starting point
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "best": self.best,
@@ -215,8 +130,8 @@ class Run:
     def restore(self, content: Mapping[str, Any]) -> None:
         """Take up where :func:`resumable` content left off."""
         self.accelerator.unwrap_model(self.model).load_state_dict(content["raw"])
-        self.ema.model.load_state_dict(content["ema"])
-        self.ema.steps = content["ema_steps"]
+        self.average.module.load_state_dict(content["ema"])
+        self.average.n_averaged.fill_(content["ema_steps"] + 1)
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.best = content["step"], content["best"]
         self.losses, self.history = content["losses"], content["history"]
@@ -248,14 +163,15 @@ def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[
         DataError: it is damaged, or of a run with other arguments or pictures.
     """
     content = checkpoints.load(path)
-    mine, saved = config.record(), content["arguments"]
+    mine, saved = config.record(), renamed(content["arguments"])
+    shown = {option.name: option.key for option in options()}
     for key, value in mine.items():
         if key == "epochs" and value > saved[key]:
             continue  # the schedule becomes longer: the rate rises again to where it would be
-        if key not in TrainConfig.FREE and saved.get(key) != value:
+        if key not in FREE and saved.get(key) != value:
             raise DataError(
-                f"{path}: was made with --{key.replace('_', '-')} {saved.get(key)!r}, not "
-                f"{value!r}; resume with the same arguments, or start anew in another --out."
+                f"{path}: was made with --{shown[key]} {saved.get(key)!r}, not {value!r}; resume "
+                "with the same arguments, or start anew in another --out."
             )
     # Earlier versions kept the second one, which knows nothing of order and held-back rows.
     known = (data["sha256"], data["unordered_sha256"])
@@ -286,9 +202,9 @@ def finite(run: Run, loss: Tensor, rate: float, what: str = "loss") -> float:
     state = checkpoints.record_of(good) if good.is_file() else None
     remedy = (
         f"the last good checkpoint is {good} of step {state['step']}: start from it with "
-        f"--init {good}, another --out and a lower --rate"
+        f"--init {good}, another --out and a lower --lr"
         if state
-        else "no checkpoint had been saved before; start again with a lower --rate"
+        else "no checkpoint had been saved before; start again with a lower --lr"
     )
     raise DivergedError(
         f"the {what} is {value} at step {run.step}, at a rate of {rate:.2e}; {remedy}."
@@ -310,11 +226,11 @@ def share_of(batches: Batches, config: TrainConfig, accelerator: Accelerator) ->
         DataError: a batch cannot be shared out evenly.
     """
     processes, index = accelerator.num_processes, accelerator.process_index
-    count, rest = divmod(config.batch, processes)
+    count, rest = divmod(config.batch_size, processes)
     if rest:
         raise DataError(
-            f"--batch {config.batch}: cannot be shared out among {processes} processes; choose a "
-            f"multiple of {processes}."
+            f"--batch-size {config.batch_size}: cannot be shared out among {processes} "
+            f"processes; choose a multiple of {processes}."
         )
     return Supply(
         lambda number: batches.draw(number * processes + index, count, config.size),

@@ -15,10 +15,11 @@ from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_no
 from ..data.manifest import Row
 from . import checkpoints
 from .bank import Bank, decode
+from .config import TrainConfig
 from .forgetting import HEAD_RATE, Remembering, with_answers
 from .items import Item
 from .progress import progress
-from .run import LAST, TrainConfig, resumable
+from .run import LAST, resumable
 from .widen import widened
 
 
@@ -71,10 +72,10 @@ def has_batch_norm(network: U2Net) -> bool:
 
 
 def groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """What is trained, by how much faster than --rate it learns."""
+    """What is trained, by how much faster than --lr it learns."""
     network = model.network if isinstance(model, Remembering) else model
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": trained, "factor": 1.0, "lr": config.rate}]
+    groups: list[dict[str, Any]] = [{"params": trained, "factor": 1.0, "lr": config.lr}]
     if isinstance(model, Remembering):
         groups.append({"params": list(model.head.parameters()), "factor": HEAD_RATE})
     return groups

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SMALL = ("--size", "32", "--batch", "2", "--save-every", "1", "--device", "cpu")
+SMALL = ("--size", "32", "--batch-size", "2", "--save-every", "1", "--device", "cpu")
 
 
 QUICK = ("--epochs", "1", "--epoch-size", "12", "--validation-pictures", "2", "--warmup", "2")

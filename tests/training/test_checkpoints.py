@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from u2net_human_plugin.finetune.training import checkpoints
-from u2net_human_plugin.finetune.training.checkpoints import (
-    Ema,
-    official_state,
-)
+from u2net_human_plugin.finetune.training.checkpoints import official_state, weight_average
 from u2net_human_plugin.u2net import U2Net
 
 
@@ -34,12 +32,30 @@ def test_commit_is_that_of_this_project_alone(
     assert checkpoints.git_commit() is not None
 
 
-def test_average_of_constant_weights_is_those_weights() -> None:
-    """EMA of a network that does not change is the network; the official state is complete."""
-    model = U2Net("lite", "half")
-    ema = Ema(model, 0.9)
-    for _ in range(3):
-        ema.update(model)
-    for key, value in model.state_dict().items():
-        torch.testing.assert_close(ema.model.state_dict()[key], value)
-    U2Net("lite", "full").load_state_dict(official_state(model), strict=True)
+@torch.no_grad()
+def test_average_of_weights_is_that_of_the_formula() -> None:
+    """Each step the decay's part of the average, which warms up, and the weights' for the rest."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+    average = weight_average(network, 0.6)
+    expected = {name: value.double() for name, value in network.state_dict().items()}
+    for step in range(1, 20):
+        for value in (*network.parameters(), network[1].running_mean, network[1].running_var):
+            value.copy_(torch.randn_like(value))
+        network[1].num_batches_tracked += 7
+        average.update_parameters(network)
+        decay = min(0.6, (1 + step) / (10 + step))
+        for name, value in network.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value.double()
+    counted = average.module.state_dict()["1.num_batches_tracked"]
+    assert counted == network[1].num_batches_tracked == 19 * 7
+    del expected["1.num_batches_tracked"]
+    for name, value in expected.items():
+        torch.testing.assert_close(average.module.state_dict()[name].double(), value)
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+
+
+def test_official_state_is_complete() -> None:
+    """Also that of a network that was trained without its full-resolution parts."""
+    state = official_state(U2Net("lite", "half"))
+    U2Net("lite", "full").load_state_dict(state, strict=True)

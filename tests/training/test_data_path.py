@@ -20,9 +20,11 @@ from u2net_human_plugin.errors import DataError, WeightsError
 from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.publishing.export import build
 from u2net_human_plugin.finetune.training import checkpoints
+from u2net_human_plugin.finetune.training.config import FORMER, TrainConfig
+from u2net_human_plugin.finetune.training.config_file import read_config
 from u2net_human_plugin.finetune.training.loop import train
 from u2net_human_plugin.finetune.training.recipe import Recipe
-from u2net_human_plugin.finetune.training.run import DivergedError, TrainConfig
+from u2net_human_plugin.finetune.training.run import DivergedError
 from u2net_human_plugin.finetune.training.validation import validate
 from u2net_human_plugin.u2net import U2Net
 
@@ -57,7 +59,7 @@ def settings(manifest: Path, out: Path) -> TrainConfig:
         (manifest,),
         out,
         size=32,
-        batch=2,
+        batch_size=2,
         epochs=1,
         epoch_size=6,
         warmup=0,
@@ -136,14 +138,14 @@ def test_a_stopped_run_goes_on_with_the_same_losses(
 
 def test_a_run_is_all_that_resume_needs(manifest: Path, tmp_path: Path) -> None:
     """Its arguments hold but for those given anew; epochs may be added, and not taken away."""
-    config = replace(settings(manifest, tmp_path), epochs=2, validation_pictures=0, rate=2e-4)
+    config = replace(settings(manifest, tmp_path), epochs=2, validation_pictures=0, lr=2e-4)
     assert train(config, minutes=0.0) is None
     resume = ["train", "--out", str(tmp_path), "--resume"]
     fewer = CliRunner().invoke(app, [*resume, "--epochs", "1"])
     assert fewer.exit_code == 1
     assert "last.pt: was made with --epochs 2, not 1" in fewer.output
-    other = CliRunner().invoke(app, [*resume, "--rate", "0.1"])
-    assert "was made with --rate 0.0002, not 0.1" in other.output
+    other = CliRunner().invoke(app, [*resume, "--lr", "0.1"])
+    assert "was made with --lr 0.0002, not 0.1" in other.output
     done = CliRunner().invoke(app, [*resume, "--epochs", "3", "--save-every", "2"])
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "last.json").read_text())
@@ -155,9 +157,60 @@ def test_a_run_is_all_that_resume_needs(manifest: Path, tmp_path: Path) -> None:
     assert "--manifest" in nothing.output
 
 
+def test_a_run_leaves_a_file_that_tells_another_the_same(manifest: Path, tmp_path: Path) -> None:
+    """What the command line says wins over it; the file beside the result holds what was done."""
+    config = replace(settings(manifest, tmp_path / "a"), validation_pictures=0, epoch_size=2)
+    train(config)
+    file = tmp_path / "a" / "run.toml"
+    assert TrainConfig(**read_config(file)) == config
+    edited = file.read_text().replace("seed = 0", "seed = 4  # mine")
+    (tmp_path / "mine.toml").write_text(edited)
+    again = CliRunner().invoke(app, ["train", "--config", str(tmp_path / "mine.toml")])
+    assert "a run is there already; add --resume" in again.output
+    options = ["--out", str(tmp_path / "b"), "--lr", "0.002", "--iou", "0.5"]
+    done = CliRunner().invoke(app, ["train", "--config", str(tmp_path / "mine.toml"), *options])
+    assert done.exit_code == 0, done.output
+    assert "note: --iou is called --iou-weight now" in done.output
+    expected = replace(config, out=tmp_path / "b", seed=4, lr=0.002, iou_weight=0.5)
+    record = json.loads((tmp_path / "b" / "last.json").read_text())
+    assert TrainConfig.of_record(record["arguments"]) == expected
+    assert TrainConfig(**read_config(tmp_path / "b" / "run.toml")) == expected
+    # It is also an argument of --resume's: what would compute something else is refused.
+    resumed = ["train", "--resume", "--out", str(tmp_path / "a"), "--config"]
+    other = CliRunner().invoke(app, [*resumed, str(tmp_path / "mine.toml")])
+    assert "was made with --seed 0, not 4" in other.output
+
+
+def test_a_run_of_the_version_before_goes_on(manifest: Path, tmp_path: Path) -> None:
+    """Its record and its state call some options by other names."""
+    config = replace(settings(manifest, tmp_path), validation_pictures=0, lr=2e-4, iou_weight=0.5)
+    assert train(config, minutes=0.0) is None
+    former = {today: name for name, today in FORMER.items()}
+
+    def before(arguments: dict[str, object]) -> dict[str, object]:
+        return {former.get(name, name): value for name, value in arguments.items()}
+
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert state["ema"].keys() == state["raw"].keys()
+    assert state["ema_steps"] == state["step"] == 1
+    torch.save(state | {"arguments": before(state["arguments"])}, tmp_path / "last.pt")
+    twin = json.loads((tmp_path / "last.json").read_text())
+    twin["arguments"] = before(twin["arguments"])
+    (tmp_path / "last.json").write_text(json.dumps(twin))
+    (tmp_path / "run.toml").unlink()
+    other = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--resume", "--rate", "0.1"])
+    assert "was made with --lr 0.0002, not 0.1" in other.output
+    done = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--resume"])
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "last.json").read_text())
+    assert TrainConfig.of_record(record["arguments"]) == config
+    assert record["arguments"]["lr"] == 2e-4
+    assert len(record["losses"]) == 3
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     """At once; the message has the step, the rate and what to go on from, which is unharmed."""
-    config = replace(settings(manifest, tmp_path), rate=1e15, save_every=1)
+    config = replace(settings(manifest, tmp_path), lr=1e15, save_every=1)
     with pytest.raises(DivergedError, match=r"is (nan|inf) at step \d+, at a rate of .*e\+1") as e:
         train(config)
     best = tmp_path / "best.pt"
@@ -170,10 +223,21 @@ def test_a_loss_that_is_not_finite_ends_the_run(manifest: Path, tmp_path: Path) 
         str(manifest),
         "--out",
         str(tmp_path / "cli"),
-        "--rate",
+        "--lr",
         "1e15",
     ]
-    options = ["--size", "32", "--batch", "2", "--epochs", "1", "--warmup", "0", "--device", "cpu"]
+    options = [
+        "--size",
+        "32",
+        "--batch-size",
+        "2",
+        "--epochs",
+        "1",
+        "--warmup",
+        "0",
+        "--device",
+        "cpu",
+    ]
     done = CliRunner().invoke(
         app, [*command, *options, "--validation-pictures", "0", "--workers", "2"]
     )
@@ -186,7 +250,7 @@ def test_a_run_that_gained_nothing_says_so(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The result then is what it started from; a run that gained says nothing."""
-    config = replace(settings(manifest, tmp_path / "a"), rate=0.0, epoch_size=2)
+    config = replace(settings(manifest, tmp_path / "a"), lr=0.0, epoch_size=2)
     train(config)
     assert "nothing was gained" in capsys.readouterr().out
 

@@ -28,10 +28,10 @@ from u2net_human_plugin.finetune.training.batch import Batches
 from u2net_human_plugin.finetune.training.checkpoints import (
     unordered_data_hash,
 )
+from u2net_human_plugin.finetune.training.config import TrainConfig
 from u2net_human_plugin.finetune.training.items import items_of
 from u2net_human_plugin.finetune.training.loop import train
 from u2net_human_plugin.finetune.training.losses import deep_supervision
-from u2net_human_plugin.finetune.training.run import TrainConfig
 from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_norm
 
 
@@ -56,7 +56,7 @@ def test_full_resolution_parts_are_trained_by_the_last_phase(finished: Path) -> 
 def test_record_names_arguments_data_and_metrics(finished: Path) -> None:
     """The JSON twin is enough to trace a checkpoint back."""
     record = json.loads((finished / "u2net_finetuned.json").read_text())
-    assert record["arguments"]["batch"] == 2
+    assert record["arguments"]["batch_size"] == 2
     assert record["data"]["sources"]["made"]["licence"] == "CC0-1.0"
     assert len(record["data"]["sha256"]) == 64
     assert record["pictures"] == 12
@@ -249,7 +249,7 @@ def test_resume_knows_order_held_back_rows_and_earlier_checkpoints(
 def test_finish_without_measurements_takes_the_last_weights(data: Path, tmp_path: Path) -> None:
     """Where nothing was measured, the best weights are the newest, not those of some step."""
     options = ("--epochs", "50", "--validation-pictures", "0", "--full-decoder-steps", "0")
-    arguments = command(data, tmp_path, *options, "--warmup", "0", "--rate", "0.01")
+    arguments = command(data, tmp_path, *options, "--warmup", "0", "--lr", "0.01")
     stop = ("--minutes", "0.001")
     assert run([*arguments, *stop, "--validate-every", "1"]).returncode == 130
     assert run([*arguments, *stop, "--resume"]).returncode == 130
@@ -344,7 +344,16 @@ def test_unusable_initial_weights_are_named(data: Path, tmp_path: Path) -> None:
 @pytest.mark.process
 def test_two_processes_share_a_batch(data: Path, tmp_path: Path) -> None:
     """Two distributed CPU processes learn from different pictures, in as many steps as one."""
-    options = ("--epochs", "1", "--epoch-size", "8", "--batch", "4", "--validation-pictures", "0")
+    options = (
+        "--epochs",
+        "1",
+        "--epoch-size",
+        "8",
+        "--batch-size",
+        "4",
+        "--validation-pictures",
+        "0",
+    )
     options = (*options, "--full-decoder-steps", "0", "--ema", "0")
     one, two = tmp_path / "one", tmp_path / "two"
     single = run(command(data, one, *options))

@@ -14,9 +14,9 @@ from u2net_human_plugin.finetune.__main__ import app
     ("option", "value"),
     [
         ("--size", "0"),
-        ("--batch", "0"),
+        ("--batch-size", "0"),
         ("--epochs", "0"),
-        ("--rate", "-1"),
+        ("--lr", "-1"),
         ("--ema", "2"),
         ("--seed", "-1"),
         ("--side", "-1"),

@@ -1,10 +1,10 @@
-r"""python -m finetune interpolate: between the starting weights and the fine-tuned ones.
+r"""python -m finetune average: between the starting weights and the fine-tuned ones.
 
 A step back towards the pretrained network keeps most of what fine-tuning gained and gives
 back some of what it lost on pictures unlike the training set (Wortsman et al., "Robust
 fine-tuning of zero-shot models", CVPR 2022, arXiv:2109.01903).
 
-    python -m finetune interpolate u2netp.onnx runs/people/u2net_finetuned.pth \
+    python -m finetune average u2netp.onnx runs/people/u2net_finetuned.pth \
         --share 0.7 --temperature 0.6 --out runs/blend/u2net_finetuned.pth
 
 A network between two others is less sure of itself than both: a haze of low alpha remains in
@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from u2net_human_plugin.errors import PluginError, WeightsError
+from u2net_human_plugin.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def interpolate(
+def average(
     before: Annotated[Path, typer.Argument(help="The weights that fine-tuning started from.")],
     after: Annotated[Path, typer.Argument(help="The fine-tuned weights.")],
     out: Annotated[Path, typer.Option(help="The .pth to write, with a JSON twin.")],
@@ -42,19 +42,15 @@ def interpolate(
 
     from . import checkpoints
 
-    try:
-        # Folded, because statistics and scales must not be averaged apart from each other.
-        first, second = (fold_batch_norm(load_checkpoint(path)) for path in (before, after))
-        if first.variant != second.variant:
-            raise WeightsError(
-                f"{before} is the {first.variant} U²-Net, {after} the {second.variant}; only two "
-                "of a kind can be averaged."
-            )
-        earlier = checkpoints.record_of(before)
-        record = checkpoints.record_of(after) or {}
-    except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    # Folded, because statistics and scales must not be averaged apart from each other.
+    first, second = (fold_batch_norm(load_checkpoint(path)) for path in (before, after))
+    if first.variant != second.variant:
+        raise WeightsError(
+            f"{before} is the {first.variant} U²-Net, {after} the {second.variant}; only two "
+            "of a kind can be averaged."
+        )
+    earlier = checkpoints.record_of(before)
+    record = checkpoints.record_of(after) or {}
     step: dict[str, Any] = {"before": "/".join(before.parts[-2:])}
     step |= {"share": share, "temperature": temperature}
     if earlier is not None and earlier != record.get("started_from"):
