@@ -103,8 +103,11 @@ def describe(training: list[Row], held: list[Row]) -> dict[str, Any]:
     """What the run's data is, for its record."""
     sources: dict[str, dict[str, Any]] = {}
     for row in training:
-        entry = sources.setdefault(row.source, {"licence": row.licence, "pictures": 0})
+        entry = sources.setdefault(row.source, {"licences": set(), "pictures": 0})
+        entry["licences"].add(row.licence)
         entry["pictures"] += 1
+    for entry in sources.values():
+        entry["licence"] = "; ".join(sorted(entry.pop("licences")))
     return {
         "sha256": checkpoints.data_hash(training, held),
         "unordered_sha256": checkpoints.unordered_data_hash(training),
