@@ -15,6 +15,7 @@ from .boxes import Box, Size
 from .errors import WeightsError
 from .network import Network
 from .preprocess import brightest_value, normalize, reduced
+from .settings import Settings
 
 Alpha = npt.NDArray[np.float32]
 
@@ -34,7 +35,8 @@ class Looks:
     def __init__(self, network: Network, rgb: Image.Image, mirrored: bool = False) -> None:
         self._network, self._rgb, self._mirrored = network, rgb, mirrored
         #: How the network is run.
-        self.settings = network.settings
+        # Somebody's own callable may say nothing of itself.
+        self.settings = getattr(network, "settings", Settings())
         self._size = self.settings.size
         self._whole = reduced(rgb, self._size)
         # The brightest of the full-size pixels may be one in a million, which no look sees.
