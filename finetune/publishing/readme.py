@@ -15,7 +15,7 @@ from .provenance import Records, training_runs
 #: Sources of test photos in plain words: everyday photos first, what is most like the training
 #: pictures last.
 PHOTOS = {
-    "coco": "everyday photos",
+    "coco": "everyday photos, everybody in them counts",
     "pennfudan": "pedestrians",
     "ecssd_people": "people as the photo's subject",
     "ccp": "full figures in the street",
@@ -77,16 +77,22 @@ def _how_good(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     for report in reports:
         sources = named_sources(report)["slices"].get("source", {})
         if sources:
-            lines.append("Mean IoU on test photos, rembg's own `u2netp` → ours:")
+            lines.append(
+                "mean IoU on test photos, rembg's own `u2netp` → ours [95 % interval of the "
+                "difference]:"
+            )
         for name, scores in sources.items():
             values = [scores["iou"][key]["mean"] for key in ("before", "after")]
             change = scores["iou"]["difference"]
             between = f"[{change['low']:+.3f}, {change['high']:+.3f}]"
-            lines.append(f"{name}: {values[0]:.3f} → **{values[1]:.3f}** {between}")
+            lines.append(
+                f"{scores['pictures']} {name}: {values[0]:.3f} → **{values[1]:.3f}** {between}"
+            )
         if scenes := report["empty_scenes"]:
             shares = [100 * scenes["left_empty"][key]["mean"] for key in ("before", "after")]
             lines.append(
-                f"scenes with nobody in them, left empty: {shares[0]:.0f} % → **{shares[1]:.0f} %**"
+                f"{scenes['pictures']} scenes with nobody in them, left empty: "
+                f"{shares[0]:.0f} % → **{shares[1]:.0f} %**"
             )
     return lines
 
