@@ -102,8 +102,10 @@ def first_commands():
 
 
 def test_readme_is_short():
-    """What is longer belongs into docs/pages."""
-    assert len(CHECKOUT.joinpath("README.md").read_text("utf-8").splitlines()) <= 250
+    """What is longer belongs into docs/pages; tables that reports fill do not count."""
+    text = CHECKOUT.joinpath("README.md").read_text("utf-8")
+    written = re.sub(r"<!-- (\w+):start -->.*?<!-- \1:end -->", "", text, flags=re.DOTALL)
+    assert len(written.splitlines()) <= 250
 
 
 def test_readme_second_command_is_ours():

@@ -79,22 +79,27 @@ def _how_good(reports: Sequence[Mapping[str, Any]]) -> list[str]:
         if sources:
             lines.append(
                 "mean IoU on test photos, rembg's own `u2netp` → ours [95 % interval of the "
-                "difference]:"
+                "difference; bold where it is all on one side]:"
             )
         for name, scores in sources.items():
-            values = [scores["iou"][key]["mean"] for key in ("before", "after")]
-            change = scores["iou"]["difference"]
-            between = f"[{change['low']:+.3f}, {change['high']:+.3f}]"
-            lines.append(
-                f"{scores['pictures']} {name}: {values[0]:.3f} → **{values[1]:.3f}** {between}"
-            )
+            lines.append(f"{scores['pictures']} {name}: {_change(scores['iou'], 1, '.3f', '')}")
         if scenes := report["empty_scenes"]:
-            shares = [100 * scenes["left_empty"][key]["mean"] for key in ("before", "after")]
-            lines.append(
-                f"{scenes['pictures']} scenes with nobody in them, left empty: "
-                f"{shares[0]:.0f} % → **{shares[1]:.0f} %**"
-            )
+            change = _change(scenes["left_empty"], 100, ".0f", " %")
+            lines.append(f"{scenes['pictures']} scenes with nobody in them, left empty: {change}")
     return lines
+
+
+def _change(scores: Mapping[str, Any], scale: float, digits: str, unit: str) -> str:
+    """Before → after [interval of the difference], the better one bold if it surely is better."""
+    before, after = (f"{scale * scores[k]['mean']:{digits}}{unit}" for k in ("before", "after"))
+    low, high = (scores["difference"][key] for key in ("low", "high"))
+    if low is None or high is None:  # a single picture
+        return f"{before} → {after}"
+    if low > 0:
+        after = f"**{after}**"
+    elif high < 0:
+        before = f"**{before}**"
+    return f"{before} → {after} [{scale * low:+{digits}}, {scale * high:+{digits}}]"
 
 
 def _how_fast(reports: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -198,12 +198,30 @@ class TestReadme:
         titles = [line.split("**")[1] for line in lines]
         assert titles == ["What", "How good", "How fast", "How large", "Offline"]
         good, fast, large = lines[1:4]
-        assert "5 portraits (`eg1800`): 0.800 → **0.912** [" in good
+        assert "5 portraits (`eg1800`): 0.800 → **0.912** [+0.112, +0.112]" in good
         assert "0.5 s a photo, rembg's own `u2netp` 0.5 s (medians of 10 test photos" in fast
         assert "2 at a time on 4 cores" in fast
         assert 'crowds: 0.5 s, with `crop="off"` 0.5 s' in fast
         size = len(weights.bundled().read()) / 1e6
         assert f"{size:.1f} MB of weights; `u2netp`: 4.6 MB" in large
+
+    @pytest.mark.parametrize(
+        ("low", "high", "shown"),
+        [
+            (0.1, 0.3, "0.500 → **0.700** [+0.100, +0.300]"),
+            (-0.1, 0.3, "0.500 → 0.700 [-0.100, +0.300]"),
+            (-0.3, -0.1, "**0.500** → 0.700 [-0.300, -0.100]"),
+            (None, None, "0.500 → 0.700"),
+        ],
+    )
+    def test_bold_is_what_is_surely_better(self, reports, low, high, shown):
+        """Ours, rembg's own, or neither; one picture has no interval."""
+        scores = reports[0]["slices"]["source"]["ccp"]["iou"]
+        scores["before"]["mean"], scores["after"]["mean"] = 0.5, 0.7
+        scores["difference"].update(low=low, high=high)
+        assert f"5 full figures in the street (`ccp`): {shown}<br>" in (
+            readme.render_front(reports).replace(" |", "<br>")
+        )
 
     def test_everyday_photos_come_first(self, reports):
         """Portraits, of which most training pictures are, come last; unknown sources after them."""
