@@ -59,7 +59,7 @@ def draw(folder: Path, before: str, photos: Path | None = None) -> None:
         save_sheet(examples, folder / name)
         record[name] = {"weights": weights.bundled().sha256}
     record["examples.jpg"]["marked"] = _marked(sheets["examples.jpg"])
-    write_text(folder / DRAWN, json.dumps(record, indent=1, sort_keys=True) + "\n")
+    write_text(folder / DRAWN, json.dumps(record, indent=1) + "\n")
 
 
 def drawn(folder: Path) -> dict[str, Any]:
