@@ -124,7 +124,8 @@ def open_network(name: str) -> tuple[Network, dict[str, Any]]:
 
 
 def _facts(kind: str, path: Path) -> dict[str, Any]:
-    return {"kind": kind, "file": path.name, "sha256": file_sha256(path)}
+    size = path.stat().st_size
+    return {"kind": kind, "file": path.name, "sha256": file_sha256(path), "bytes": size}
 
 
 def _minmax(spec: str, path: Path) -> Predictor:

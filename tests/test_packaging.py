@@ -101,6 +101,13 @@ def first_commands():
     return [block.strip() for block in blocks[:2]]
 
 
+def test_readme_is_short():
+    """What is longer belongs into docs/pages; tables that reports fill do not count."""
+    text = CHECKOUT.joinpath("README.md").read_text("utf-8")
+    written = re.sub(r"<!-- (\w+):start -->.*?<!-- \1:end -->", "", text, flags=re.DOTALL)
+    assert len(written.splitlines()) <= 250
+
+
 def test_readme_second_command_is_ours():
     """README's second command installs everything and runs the tests as CI does."""
     assert first_commands()[1] == 'pip install ".[dev]" && python -m pytest'
@@ -156,10 +163,16 @@ def test_the_release_workflow_does_what_the_checklist_says():
     "readme", ["README.md", "finetune/README.md", "docs/release.md", "docs/upstream.md"]
 )
 def test_links_in_readme(readme):
-    """Every file that README links to is there."""
+    """Every file that README links to or shows is there, and has the heading that is meant."""
     file = CHECKOUT / readme
-    for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text("utf-8")):
-        assert file.parent.joinpath(target).exists(), target
+    text = file.read_text("utf-8")
+    for target, heading in re.findall(r"(?:\]\(|src=\")([^)#:\"]*)(?:#([^)\"]*))?[)\"]", text):
+        meant = file.parent.joinpath(target) if target else file
+        assert meant.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", meant.read_text("utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert heading in slugs, f"{target}#{heading}"
 
 
 def test_start_up_loads_nothing_heavy(tmp_path):

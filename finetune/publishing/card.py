@@ -2,11 +2,13 @@
 
     python -m finetune evaluate --before minmax:u2netp.onnx --after bundled … --out report
     cp report/report.json model_cards/results/photos.json
-    python -m finetune card --before minmax:u2netp.onnx
+    npm pack material-kit@2.0.4 && tar xzf material-kit-2.0.4.tgz
+    python -m finetune card --before minmax:u2netp.onnx --photos package
 
 Reports on the option `crop` (--before 'bundled?crop=off' --after 'bundled?crop=self') belong into
-``model_cards/results/crop``. Numbers get into the documents this way only. ``--check`` says
-whether they are up to date.
+``model_cards/results/crop``. Numbers get into the documents this way only. ``--before`` redraws
+the pictures, too; ``--photos`` is the unpacked package that the front picture's photos come with.
+``--check`` says whether all are up to date.
 """
 
 from __future__ import annotations
@@ -24,12 +26,20 @@ from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.onnx_reader import read_graph
 from u2net_human_plugin.settings import Settings, settings_of, stored_settings
 
-from ..evaluation.contact_sheet import save_sheet
-from ..evaluation.report import METRICS, TRUSTED
-from ..evaluation.tables import crop_table, share_line, slice_table, tables
+from ..evaluation.report import METRICS
+from ..evaluation.tables import crop_table, slice_table, tables
 from ..files import write_text
-from .example_pictures import hard_cases, options_shown
+from .example_pictures import draw, drawn, front_photos, outdated_sheets
 from .provenance import Records, read_provenance, training_runs
+from .readme import (
+    against_rembg,
+    fill,
+    is_against_rembg,
+    named_sources,
+    photos_of,
+    render_front,
+    render_results,
+)
 
 CARD = Path("model_cards/u2net_human_ft.md")
 _RESULTS = Path("results")
@@ -41,24 +51,30 @@ _ENOUGH = 5
 def card(
     folder: Annotated[Path, typer.Option(help="root of the checkout")] = Path(),
     before: Annotated[
-        str | None, typer.Option(help="redraw the example pictures, with this model beside ours")
+        str | None, typer.Option(help="redraw the pictures, with this model beside ours")
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="redraw the front picture, too: the unpacked package of its photos"),
     ] = None,
     check: Annotated[
         bool, typer.Option(help="write nothing; fail if anything is outdated")
     ] = False,
 ) -> None:
-    """Write the model card and README's results from provenance and reports."""
+    """Write the model card and README's tables from provenance and reports; draw pictures."""
+    if photos and not before:
+        raise DataError("--photos: name the model that is drawn beside ours, too, with --before.")
     if before and not check:
-        save_sheet(hard_cases(before), folder / CARD.parent / "examples.jpg")
-        save_sheet(options_shown(), folder / CARD.parent / "options.jpg")
+        draw(folder / CARD.parent, before, photos)
     checksum = weights.bundled().sha256
     assert checksum is not None
     provenance = read_provenance(folder, checksum)
     reports = read_reports(folder, checksum)
     crops = read_reports(folder, checksum, _CROP_RESULTS)
     readme = (folder / "README.md").read_text("utf-8")
-    readme = fill_results(readme, "results", render_results(provenance, reports))
-    readme = fill_results(readme, "crop", crop_table(crops))
+    readme = fill(readme, "front", render_front(reports, crops))
+    readme = fill(readme, "results", render_results(provenance, reports))
+    readme = fill(readme, "crop", crop_table(crops))
     texts = {
         folder / CARD: render_card(folder, provenance, reports, crops),
         folder / "README.md": readme,
@@ -69,9 +85,15 @@ def card(
         if not path.is_file() or path.read_text("utf-8") != text
     ]
     if check:
+        stale = outdated_sheets(folder / CARD.parent)
         for path in outdated:
             typer.echo(f"{path} is outdated: run `python -m finetune card`.", err=True)
-        if outdated:
+        for name in stale:
+            how = "with --before" + (" and --photos" if name == "people.jpg" else "")
+            typer.echo(
+                f"{name} shows other weights: run `python -m finetune card` {how}.", err=True
+            )
+        if outdated or stale:
             raise typer.Exit(1)
         return
     for path in outdated:
@@ -125,7 +147,7 @@ def render_card(
         pipeline_tag="image-segmentation",
         tags=["background-removal", "portrait-matting", "u2net", "rembg", "transparent-background"],
         model_name=weights.MODEL_NAME,
-        eval_results=list(_eval_results(_against_rembg(reports))) or None,
+        eval_results=list(_eval_results(against_rembg(reports))) or None,
     )
     runs = training_runs(provenance)
     parts = folder / CARD.parent
@@ -140,16 +162,18 @@ def render_card(
         reports=[
             {
                 **report,
-                "tables": tables(report),
+                "tables": tables(named_sources(report)),
+                "photos": list(named_sources(report)["slices"].get("source", ())),
                 "command": evaluation_command(report),
-                "against_rembg": _is_against_rembg(report),
+                "against_rembg": is_against_rembg(report),
             }
             for report in reports
         ],
-        weakest=weakest(_against_rembg(reports)),
+        weakest=weakest(against_rembg(reports)),
         crop=crop_table(crops) if crops else None,
         crop_commands=[evaluation_command(report) for report in crops],
-        pictures="examples.jpg" if (parts / "examples.jpg").is_file() else None,
+        front=front_photos(parts),
+        drawn=drawn(parts),
         log=log,
         sources=list(_sources(parts, runs)),
     ).content
@@ -162,59 +186,10 @@ def _bundled_settings() -> Settings:
     return settings_of(stored_settings(file.path, content), read_graph(content).input_shape[2])
 
 
-def render_results(provenance: Records, reports: Sequence[Mapping[str, Any]]) -> str:
-    """What stands between README's markers of results."""
-    parts = []
-    if not training_runs(provenance):
-        parts.append("The bundled weights are the official U²-Netp, not yet fine-tuned.")
-    for report in _against_rembg(reports):
-        parts.append(
-            f"**{report['title']}** ({report['pictures']} pictures; before → after, in brackets "
-            "the 95 % interval of the difference):"
-        )
-        groups = {"all": report["overall"]} if report["overall"] else {}
-        sources = report["slices"].get("source", {})
-        if len(sources) > 1:
-            groups |= sources
-        trusted = report["slices"].get(TRUSTED, {})
-        groups |= {f"{name}, no doubt about the mask": trusted[name] for name in trusted}
-        parts.append(slice_table("pictures of", groups))
-        if missed := (report["overall"] or {}).get("missed"):
-            title = "Pictures whose people are missed altogether"
-            parts.append(share_line(title, missed, missed["pictures"]))
-        if scenes := report["empty_scenes"]:
-            title = "Empty scenes left empty"
-            parts.append(share_line(title, scenes["left_empty"], scenes["pictures"]))
-    return "\n\n".join(parts)
-
-
-def _against_rembg(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The reports whose "before" is what rembg's users have; others measure "after" again."""
-    return [report for report in reports if _is_against_rembg(report)]
-
-
-def _is_against_rembg(report: Mapping[str, Any]) -> bool:
-    return bool(report["models"]["before"]["spec"].startswith("minmax:"))
-
-
-def fill_results(readme: str, name: str, results: str) -> str:
-    """``readme`` with ``results`` between the markers called ``name``.
-
-    Raises:
-        DataError: a marker is missing.
-    """
-    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    if readme.count(start) != 1 or readme.count(end) != 1:
-        raise DataError(f"README.md: expected one {start} and one {end}.")
-    head, rest = readme.split(start)
-    tail = rest.split(end)[1]
-    return f"{head}{start}\n{results}\n{end}{tail}"
-
-
 def weakest(reports: Sequence[Mapping[str, Any]], count: int = 5) -> str:
     """A table of the slices with the lowest IoU; slices of fewer than five pictures left out."""
     found = [
-        (scores["iou"]["after"]["mean"], f"{report['title']}, {title}: {name}", scores)
+        (scores["iou"]["after"]["mean"], f"{report['title']}, {title}: {photos_of(name)}", scores)
         for report in reports
         for title, groups in report["slices"].items()
         for name, scores in groups.items()

@@ -1,16 +1,31 @@
-"""The pictures of model card and README: permitted ones, which come with scikit-image."""
+"""The pictures of model card and README, all of photos that may be shown.
+
+``people.jpg`` shows the photos that ``front_photos.json`` lists, which come with a package that is
+not installed here; the others show what scikit-image brings. ``drawn.json`` says which weights
+drew each, and how much of each photo they mark.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from ..evaluation.contact_sheet import Example
+from u2net_human_plugin import weights
+from u2net_human_plugin.errors import DataError
+
+from ..evaluation.contact_sheet import Example, save_sheet
 from ..evaluation.metrics import binary
+from ..files import file_sha256, write_text
 from ..predictors import load_predictor
+
+#: In the model card's folder: the front picture's photos, and the record of what was drawn.
+FRONT_PHOTOS = "front_photos.json"
+DRAWN = "drawn.json"
 
 #: A figure: its height as a share of the picture's, its centre as a share of the width.
 Figure = tuple[float, float]
@@ -25,18 +40,72 @@ _OPTIONS = {
 }
 
 
+def draw(folder: Path, before: str, photos: Path | None = None) -> None:
+    """Draw the sheets into the model card's ``folder``, and note in ``drawn.json`` by what.
+
+    Args:
+        folder: where the sheets and ``front_photos.json`` lie.
+        before: the model that stands beside ours.
+        photos: the unpacked package of the front picture's photos; None leaves that one alone.
+
+    Raises:
+        DataError: a photo of the front picture is missing, or is another one.
+    """
+    sheets = {"examples.jpg": hard_cases(before), "options.jpg": options_shown()}
+    if photos:
+        sheets["people.jpg"] = people(before, photos, front_photos(folder))
+    record = drawn(folder)
+    for name, examples in sheets.items():
+        save_sheet(examples, folder / name)
+        record[name] = {"weights": weights.bundled().sha256}
+    record["examples.jpg"]["marked"] = _marked(sheets["examples.jpg"])
+    write_text(folder / DRAWN, json.dumps(record, indent=1) + "\n")
+
+
+def drawn(folder: Path) -> dict[str, Any]:
+    """Of each sheet the weights that drew it; of ``examples.jpg`` what share both models mark."""
+    path = folder / DRAWN
+    record: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return record
+
+
+def outdated_sheets(folder: Path) -> list[str]:
+    """Names of the sheets that other weights than the bundled ones drew."""
+    ours = weights.bundled().sha256
+    return [name for name, sheet in drawn(folder).items() if sheet["weights"] != ours]
+
+
+def front_photos(folder: Path) -> list[dict[str, str]]:
+    """Of each photo in the front picture: file in its package, SHA-256, package and terms."""
+    path = folder / FRONT_PHOTOS
+    listed: list[dict[str, str]] = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return listed
+
+
+def people(before: str, photos: Path, listed: Sequence[Mapping[str, str]]) -> list[Example]:
+    """The ``listed`` photos of people, beside the cut-outs of ``before`` and ours.
+
+    Raises:
+        DataError: a photo is not below ``photos``, or is another one.
+    """
+    pictures = {}
+    for photo in listed:
+        path = photos / photo["file"]
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; --photos is the unpacked {photo['package']}.")
+        if file_sha256(path) != photo["sha256"]:
+            raise DataError(f"{path}: not the photo of {photo['package']}: its SHA-256 differs.")
+        with Image.open(path) as image:
+            pictures[photo["file"]] = image.convert("RGB")
+    return [
+        example._replace(captions=["photo", f"rembg's {_title(before)}", weights.MODEL_NAME])
+        for example in _compared(before, pictures)
+    ]
+
+
 def hard_cases(before: str) -> list[Example]:
     """Twelve pictures that a network finds hard, beside the cut-outs of ``before`` and ours."""
-    models = {"before": load_predictor(before), "after": load_predictor("bundled")}
-    examples = []
-    for name, picture in _twelve().items():
-        masks = [model.segment(picture) for model in models.values()]
-        shares = [
-            f"{title}: {100 * float(np.mean(binary(mask))):.1f} %"
-            for title, mask in zip(models, masks, strict=True)
-        ]
-        examples.append(Example(picture, masks, [name, *shares]))
-    return examples
+    return _compared(before, _twelve())
 
 
 def options_shown() -> list[Example]:
@@ -44,6 +113,36 @@ def options_shown() -> list[Example]:
     picture = _with_figures(_data().brick(), [(0.14, 0.86), (0.33, 0.55), (0.37, 0.18)])
     masks = [load_predictor(f"bundled?{options}").segment(picture) for options in _OPTIONS.values()]
     return [Example(picture, masks, ["photo", *_OPTIONS])]
+
+
+def _compared(before: str, pictures: Mapping[str, Image.Image]) -> list[Example]:
+    """Each picture, its cut-out by ``before`` and by ours, with the share that each marks."""
+    models = {_title(before): load_predictor(before), weights.MODEL_NAME: load_predictor("bundled")}
+    examples = []
+    for name, picture in pictures.items():
+        masks = [model.segment(picture) for model in models.values()]
+        shares = [
+            f"{title}: {100 * _share(mask):.1f} %"
+            for title, mask in zip(models, masks, strict=True)
+        ]
+        examples.append(Example(picture, masks, [name, *shares]))
+    return examples
+
+
+def _title(model: str) -> str:
+    return Path(model.rpartition(":")[2]).stem
+
+
+def _share(mask: Any) -> float:
+    return float(np.mean(binary(mask)))
+
+
+def _marked(examples: Sequence[Example]) -> dict[str, list[float]]:
+    """The share of each picture that each of its masks marks, by the picture's caption."""
+    return {
+        example.captions[0]: [round(_share(mask), 4) for mask in example.masks]
+        for example in examples
+    }
 
 
 def _twelve() -> dict[str, Image.Image]:

@@ -133,7 +133,7 @@ for command in command_functions:
 def test_rembg_p(rembg: Launch, picture: Path, mask: Image.Image, tmp_path: Path) -> None:
     """A folder: every picture is cut out, a broken one does not stop the others.
 
-    As README warns: into one flat folder, one of a.jpg and a.png, with exit status 0.
+    As docs/pages/rembg.md warns: into one flat folder, one of a.jpg and a.png, with exit status 0.
     """
     folder = tmp_path / "photos"
     (folder / "deeper").mkdir(parents=True)
@@ -220,12 +220,12 @@ def test_rembg_b(rembg: Launch, picture: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
-def test_readmes_ffmpeg_lines(
+def test_the_ffmpeg_lines_of_the_docs(
     installed_python: Path, clean_environment: dict[str, str], picture: Path, tmp_path: Path
 ) -> None:
     """A film in, its cut-out frames and a film with transparency out."""
-    readme = (CHECKOUT / "README.md").read_text("utf-8")
-    lines = re.findall(r"^ *(ffmpeg .*)$", readme, re.MULTILINE)
+    page = (CHECKOUT / "docs" / "pages" / "rembg.md").read_text("utf-8")
+    lines = re.findall(r"^ *(ffmpeg .*)$", page, re.MULTILINE)
     assert len(lines) == 2
     rembg = tmp_path / "rembg"
     rembg.write_text(f"#!/bin/sh\nexec '{installed_python}' -c '{REMBG}' \"$@\"\n")

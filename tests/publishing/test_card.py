@@ -8,15 +8,18 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import skimage.data
 from huggingface_hub import ModelCard
+from PIL import Image
 from typer.testing import CliRunner
 
 from u2net_human_plugin import weights
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.evaluation import report, tables
-from u2net_human_plugin.finetune.publishing import card
+from u2net_human_plugin.finetune.publishing import card, example_pictures, readme
 from u2net_human_plugin.finetune.publishing.provenance import flat
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -71,9 +74,12 @@ def picture(source, before, after, height):
 def reports():
     """One report on two sources, as read from model_cards/results."""
     pictures = [picture("eg1800", 0.8, 0.9123, 0.9), picture("ccp", 0.7, 0.8, 0.1)] * 5
-    models = {"before": {"spec": "minmax:u2netp.onnx"}, "after": {"spec": "bundled"}}
-    settings = {"split": "test", "manifest": "data", "consistency": 50}
-    made = {"models": models, "pictures": 10, "settings": settings}
+    models = {
+        "before": {"spec": "minmax:u2netp.onnx", "bytes": 4_574_861},
+        "after": {"spec": "bundled", "kind": "bundled"},
+    }
+    settings = {"split": "test", "manifest": "data", "consistency": 50, "workers": 2}
+    made = {"models": models, "pictures": 10, "settings": settings, "machine": {"cores": 4}}
     summary = report.summarise(pictures)
     return [{**made, **summary, "title": "Photos", "file": "results/photos.json"}]
 
@@ -97,7 +103,7 @@ class TestCard:
 
     def test_numbers_come_from_the_report(self, rendered):
         """Means by source, the share of the error gone, and the weakest slice first."""
-        assert "| eg1800 | 5 | 0.800 → 0.912" in rendered
+        assert "| portraits (`eg1800`) | 5 | 0.800 → 0.912" in rendered
         assert "| IoU | 0.7500 [" in rendered
         weakest = rendered.split("### Weakest slices")[1].split("##")[0]
         assert re.search(r"\|\n\| Photos, [^|]*\| 5 \| 0\.700 → 0\.800", weakest)
@@ -115,7 +121,8 @@ class TestCard:
         """A report on the official weights in our own pipeline is in the card alone."""
         own = {**reports[0]["models"], "before": {"spec": "u2netp.onnx"}}
         both = [*reports, {**reports[0], "title": "Other", "models": own}]
-        assert card.render_results(PROVENANCE, both) == card.render_results(PROVENANCE, reports)
+        assert readme.render_results(PROVENANCE, both) == readme.render_results(PROVENANCE, reports)
+        assert readme.render_front(both) == readme.render_front(reports)
         text = card.render_card(CHECKOUT, PROVENANCE, both)
         assert "### Other" in text
         assert "a difference is that of the weights" in " ".join(text.split())
@@ -171,19 +178,97 @@ class TestCard:
 class TestReadme:
     def test_only_what_is_between_the_markers_changes(self, reports):
         """The results replace the old ones; the rest of README stays."""
-        results = card.render_results(PROVENANCE, reports)
+        results = readme.render_results(PROVENANCE, reports)
         before = "a\n<!-- results:start -->\nold\n<!-- results:end -->\nb\n"
-        filled = card.fill_results(before, "results", results)
+        filled = readme.fill(before, "results", results)
         assert filled.startswith("a\n<!-- results:start -->\n**Photos**")
         assert filled.endswith("\n<!-- results:end -->\nb\n")
         assert "old" not in filled
-        assert "| ccp | 5 | 0.700 → 0.800" in filled
-        assert card.fill_results(filled, "results", results) == filled
+        assert "| full figures in the street (`ccp`) | 5 | 0.700 → 0.800" in filled
+        assert readme.fill(filled, "results", results) == filled
 
     def test_missing_marker_is_an_error(self):
         """A README without the markers is left alone."""
         with pytest.raises(DataError, match="results:end"):
-            card.fill_results("<!-- results:start -->", "results", "x")
+            readme.fill("<!-- results:start -->", "results", "x")
+
+    def test_five_lines_first(self, reports):
+        """What, how good on whose photos, how fast, how large, offline: from the reports."""
+        lines = readme.render_front(reports, [{**reports[0], "title": "Crowds"}]).splitlines()[2:]
+        titles = [line.split("**")[1] for line in lines]
+        assert titles == ["What", "How good", "How fast", "How large", "Offline"]
+        good, fast, large = lines[1:4]
+        assert "5 portraits (`eg1800`): 0.800 → **0.912** [+0.112, +0.112]" in good
+        assert "0.5 s a photo, rembg's own `u2netp` 0.5 s (medians of 10 test photos" in fast
+        assert "2 at a time on 4 cores" in fast
+        assert 'crowds: 0.5 s, with `crop="off"` 0.5 s' in fast
+        size = len(weights.bundled().read()) / 1e6
+        assert f"{size:.1f} MB of weights; `u2netp`: 4.6 MB" in large
+
+    @pytest.mark.parametrize(
+        ("low", "high", "shown"),
+        [
+            (0.1, 0.3, "0.500 → **0.700** [+0.100, +0.300]"),
+            (-0.1, 0.3, "0.500 → 0.700 [-0.100, +0.300]"),
+            (-0.3, -0.1, "**0.500** → 0.700 [-0.300, -0.100]"),
+            (None, None, "0.500 → 0.700"),
+        ],
+    )
+    def test_bold_is_what_is_surely_better(self, reports, low, high, shown):
+        """Ours, rembg's own, or neither; one picture has no interval."""
+        scores = reports[0]["slices"]["source"]["ccp"]["iou"]
+        scores["before"]["mean"], scores["after"]["mean"] = 0.5, 0.7
+        scores["difference"].update(low=low, high=high)
+        assert f"5 full figures in the street (`ccp`): {shown}<br>" in (
+            readme.render_front(reports).replace(" |", "<br>")
+        )
+
+    def test_everyday_photos_come_first(self, reports):
+        """Portraits, of which most training pictures are, come last; unknown sources after them."""
+        sources = reports[0]["slices"]["source"]
+        source = {"mine": sources["ccp"], "eg1800": sources["ccp"], "coco": sources["ccp"]}
+        named = readme.named_sources({"slices": {"source": source}})["slices"]["source"]
+        everyday = "everyday photos, everybody in them counts (`coco`)"
+        assert list(named) == [everyday, "portraits (`eg1800`)", "mine"]
+        assert list(source) == ["mine", "eg1800", "coco"]
+
+    def test_nothing_measured(self):
+        """Without reports the five lines say so."""
+        assert readme.render_front([]).count("not measured yet") == 2
+
+
+class TestPictures:
+    def listed(self, folder):
+        """The astronaut, as a package would bring it."""
+        (folder / "faces").mkdir()
+        path = folder / "faces" / "a.png"
+        Image.fromarray(skimage.data.astronaut()[:256, 100:356]).save(path)
+        facts = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "package": "kit 1.0"}
+        return [{"file": "faces/a.png", **facts, "terms": "MIT"}]
+
+    def test_the_front_picture_shows_the_listed_photos(self, tmp_path):
+        """The photo as it is, and a mask of it by each model."""
+        (example,) = example_pictures.people("bundled", tmp_path, self.listed(tmp_path))
+        assert np.array_equal(example.image, skimage.data.astronaut()[:256, 100:356])
+        assert example.captions == ["photo", "rembg's bundled", "u2net_human_ft"]
+        assert len(example.masks) == 2
+        assert example.masks[1][120, 125] > 200, "her face"
+
+    def test_other_photos_are_refused(self, tmp_path):
+        """A missing one, and one of another content, are named with their package."""
+        listed = self.listed(tmp_path)
+        Image.new("RGB", (9, 9)).save(tmp_path / "faces" / "a.png")
+        with pytest.raises(DataError, match=r"a\.png: not the photo of kit 1\.0"):
+            example_pictures.people("bundled", tmp_path, listed)
+        with pytest.raises(DataError, match=r"no such file; --photos is the unpacked kit 1\.0"):
+            example_pictures.people("bundled", tmp_path / "faces", listed)
+
+    def test_photos_need_a_model_beside_ours(self, tmp_path):
+        """Nothing is drawn, and the missing option is named."""
+        arguments = ["card", "--folder", str(tmp_path), "--photos", str(tmp_path)]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 1
+        assert "--before" in result.output
 
 
 class TestReports:
@@ -246,6 +331,37 @@ class TestCommitted:
         assert CliRunner().invoke(app, [*command, "--check"]).exit_code == 1
         assert CliRunner().invoke(app, command).exit_code == 0
         assert written.read_text("utf-8") == expected
+
+    def test_pictures_of_other_weights_are_noticed(self, tmp_path):
+        """--check names the sheet, and what redraws it."""
+        shutil.copytree(CHECKOUT / "model_cards", tmp_path / "model_cards")
+        shutil.copy(CHECKOUT / "README.md", tmp_path)
+        file = tmp_path / "model_cards" / "drawn.json"
+        record = json.loads(file.read_text("utf-8"))
+        record["people.jpg"]["weights"] = "0a11"
+        file.write_text(json.dumps(record), "utf-8")
+        result = CliRunner().invoke(app, ["card", "--folder", str(tmp_path), "--check"])
+        assert result.exit_code == 1
+        assert "people.jpg shows other weights" in result.output
+        assert "--before and --photos" in result.output
+
+    def test_the_front_picture_names_its_photos(self):
+        """Each with its package and terms; the front page shows the picture."""
+        text = (CHECKOUT / card.CARD).read_text("utf-8")
+        photos = example_pictures.front_photos(CHECKOUT / "model_cards")
+        assert len(photos) == 3
+        for photo in photos:
+            assert f"`{photo['file']}` of {photo['package']}. Terms: {photo['terms']}." in text
+        assert "](people.jpg)" in text
+        assert 'src="model_cards/people.jpg"' in (CHECKOUT / "README.md").read_text("utf-8")
+
+    def test_known_failures_are_those_drawn(self):
+        """The table's shares are what the weights marked when the pictures were drawn."""
+        text = (CHECKOUT / card.CARD).read_text("utf-8").split("## Known failures")[1]
+        marked = example_pictures.drawn(CHECKOUT / "model_cards")["examples.jpg"]["marked"]
+        before, after = marked["coffee, nobody"]
+        assert f"| coffee, nobody | {100 * before:.1f} % | {100 * after:.1f} % |" in text
+        assert len(marked) == 12
 
     def test_card_is_a_valid_model_card(self):
         """huggingface_hub loads the committed file."""
