@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from u2net_human_plugin.errors import OptionError
 
 from .actor import CutOut, Recipe
-from .cluster import import_ray, places
+from .cluster import import_ray, places, start
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -56,6 +56,7 @@ def cut_out(
     Raises:
         OptionError: a number that makes no sense.
         MissingExtraError: Ray is not installed.
+        PluginError: Ray does not start.
     """
     ray = import_ray()
     for name, value in {"actors": actors, "batch_size": batch_size}.items():
@@ -65,7 +66,7 @@ def cut_out(
         raise OptionError(f"gpus_per_actor={gpus_per_actor}: expected a number from 0.")
     recipe = recipe if recipe is not None else Recipe.from_environment()
     if actors is None and not ray.is_initialized():
-        ray.init()
+        start(ray)
     most = actors or places(ray.cluster_resources(), gpus_per_actor)
     return dataset.map_batches(
         CutOut,
