@@ -197,7 +197,7 @@ def _is_against_rembg(report: Mapping[str, Any]) -> bool:
     return bool(report["models"]["before"]["spec"].startswith("minmax:"))
 
 
-def fill_results(readme: str, name: str, results: str) -> str:
+def fill_results(readme: str, name: str, results: str, file: str = "README.md") -> str:
     """``readme`` with ``results`` between the markers called ``name``.
 
     Raises:
@@ -205,7 +205,7 @@ def fill_results(readme: str, name: str, results: str) -> str:
     """
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     if readme.count(start) != 1 or readme.count(end) != 1:
-        raise DataError(f"README.md: expected one {start} and one {end}.")
+        raise DataError(f"{file}: expected one {start} and one {end}.")
     head, rest = readme.split(start)
     tail = rest.split(end)[1]
     return f"{head}{start}\n{results}\n{end}{tail}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from u2net_human_plugin.errors import PluginError, importing, install_command
@@ -18,8 +20,8 @@ OBJECT_STORE = 128 * 1024 * 1024
 #: start, which on a busy machine or a cold disk one does, and which nothing sets
 #: (github.com/ray-project/ray/issues/65983); what was read from the disk makes the next faster.
 STARTS = 4
-#: Those of its waits that can be set, in seconds, for a cluster of this machine.
-WAITS = {"RAY_gcs_server_port_wait_time_s": "120", "RAY_worker_register_timeout_seconds": "300"}
+#: What a worker gets instead of its 60 seconds, on this machine's cluster.
+WORKER_STARTS = "300"
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ def cluster(address: str | None = None, actors: int | None = None) -> Iterator[A
             work failed in it.
     """
     ray = import_ray()
+    # Ray Data's own actors make Ray print a line that reads like an error.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         local: dict[str, Any] = {"num_cpus": actors, "object_store_memory": OBJECT_STORE}
@@ -60,8 +64,9 @@ def cluster(address: str | None = None, actors: int | None = None) -> Iterator[A
         start(ray, address="local", include_dashboard=False, **local, **quiet)
     else:
         try:
+            _knock(address)
             ray.init(address=address, **quiet)
-        except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise PluginError(f"--ray-address {address}: no Ray cluster there ({reason})") from None
     try:
@@ -87,8 +92,7 @@ def start(ray: Any, **settings: Any) -> None:
     Raises:
         PluginError: they were, :data:`STARTS` times, or something else is wrong.
     """
-    for name, seconds in WAITS.items():
-        os.environ.setdefault(name, seconds)
+    os.environ.setdefault("RAY_worker_register_timeout_seconds", WORKER_STARTS)
     for attempt in range(1, STARTS + 1):
         before = _children()
         try:
@@ -97,7 +101,7 @@ def start(ray: Any, **settings: Any) -> None:
             ray.shutdown()
             _end(_children() - before)  # they would go on, and slow the next attempt down
             if attempt == STARTS or isinstance(error, (ConnectionError, TypeError, ValueError)):
-                logs = os.path.join(tempfile.gettempdir(), "ray", "session_latest", "logs")
+                logs = Path(tempfile.gettempdir(), "ray", "session_latest", "logs")
                 raise PluginError(
                     f"Ray does not start here: {_cause(error)} Its logs are in {logs}. "
                     "If this machine is busy, try again when it is less so."
@@ -105,6 +109,13 @@ def start(ray: Any, **settings: Any) -> None:
             log.warning("Ray did not start, attempt %d of %d: %s", attempt, STARTS, _cause(error))
         else:
             return
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError at once where nobody listens; Ray would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=30).close()
 
 
 def _children() -> set[Any]:
