@@ -69,7 +69,7 @@ def render(report: dict[str, Any]) -> str:
     scale, photo, driver = reckon(report), report["photo"], report["driver"]
     lines = [
         f"Reckoned from {report['photos']} photos on {report['cores']} cores (load "
-        f"{report['load']:.1f} at the start). A photo took an actor {photo['seconds']:.2f} s, had "
+        f"{report['load']} at the start). A photo took an actor {photo['seconds']:.2f} s, had "
         f"{photo['bytes_in'] / 1e6:.2f} MB and became {photo['bytes_out'] / 1e6:.2f} MB; handing "
         f"it out took the command's own process {driver['seconds'] * 1e3:.1f} ms and "
         f"{driver['bytes'] / 1e3:.1f} kB.",
