@@ -14,6 +14,7 @@ from u2net_human_plugin.errors import PluginError
 
 from .benchmarks.batch import batch
 from .benchmarks.plugin import plugin
+from .benchmarks.scale import scale
 from .benchmarks.server import server
 from .benchmarks.training import training
 from .data.complete import complete
@@ -92,6 +93,7 @@ app.command()(card)
 benchmark = typer.Typer(help="What things cost: the plugin, rembg's server, a training step.")
 benchmark.command()(plugin)
 benchmark.command()(batch)
+benchmark.command()(scale)
 benchmark.command()(server)
 benchmark.command()(training)
 app.add_typer(benchmark, name="benchmark")

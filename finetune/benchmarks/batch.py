@@ -1,10 +1,16 @@
 """Photos a second of `rembg p`, of one process of ours, and of `batch` with two actors.
 
-In turn on the same photos, start-up included: that is what somebody with a folder waits for.
+    python -m finetune benchmark batch PHOTOS --json report.json
+    python -m finetune benchmark scale report.json --page docs/pages/batch.md
+
+In turn on the same photos, start-up included: that is what somebody with a folder waits for. What
+many more photos cost, :mod:`.scale` reckons from the report, hence also what a photo costs
+without the start-up, and what handing out many names costs the one process that does it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,15 +18,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from u2net_human_plugin.batch.storage import PICTURES
+from u2net_human_plugin.batch.table import NAME
 from u2net_human_plugin.errors import DataError
 
-#: Of the processes running a command, the kilobytes of the largest, from Linux' /proc.
+from ..files import write_text
+
+#: Seconds between looks at the memory of a command's processes.
 _EVERY = 0.5
+#: Pictures that are handed out for nothing, to see what that alone costs.
+_HANDED_OUT = 4000
 
 _ONE_PROCESS = """
 import sys
@@ -31,14 +42,53 @@ for file in sorted(Path(sys.argv[1]).iterdir()):
     Path(sys.argv[2], file.stem + ".png").write_bytes(make.cut(file.read_bytes())["cutout"])
 """
 
+#: The command's own way with names and rows, with actors that do nothing.
+_HAND_OUT = """
+import json, sys, time
+import psutil
+from u2net_human_plugin.batch import command
+from u2net_human_plugin.batch.actor import Recipe
+from u2net_human_plugin.batch.cluster import cluster
+from u2net_human_plugin.batch.plan import output_names
+from u2net_human_plugin.batch.storage import destination
+from u2net_human_plugin.batch.table import Table, from_rows
 
-def measure(photos: Path, count: int = 200, actors: int = 2) -> dict[str, dict[str, float]]:
-    """Of each way: photos a second, seconds, and peak memory of its largest process in MB.
+class Nothing(command.CutOutFiles):
+    def __init__(self, job, attempts):
+        self.job = job
+    def _row(self, source, output):
+        return self.job.row(source, output, width=1, height=1, share=0, people=0, seconds=0)
+
+command.CutOutFiles = Nothing
+count, folder = int(sys.argv[1]), destination(sys.argv[2])
+job = command.Job(folder, folder, Recipe.from_environment(), False)
+given = type("Given", (), {"actors": 1, "gpus_per_actor": 0})
+with cluster(actors=1) as ray:
+    first = output_names([f"first/{n:09}.jpg" for n in range(8)], ".png", {})
+    command._make(ray, job, first, given)  # starts what is started once
+    started, before = time.perf_counter(), psutil.Process().memory_info().rss
+    names = output_names([f"{n // 1000:06}/{n:09}.jpg" for n in range(count)], ".png", {})
+    command._make(ray, job, names, given)
+    rows = Table(folder).collect().to_pylist()
+    seconds = time.perf_counter() - started
+    grown = psutil.Process().memory_info().rss - before
+print(json.dumps({"seconds": seconds / count, "bytes": grown / count}))
+"""
+
+
+def measure(photos: Path, count: int = 200, actors: int = 2) -> dict[str, Any]:
+    """What the ways cost, and what `batch` costs for each photo, as the report has it.
 
     Args:
         photos: a folder; its first ``count`` pictures are taken, repeated if there are fewer.
         count: how many pictures.
         actors: of `batch`.
+
+    Returns:
+        ``ways``, of each photos ``a second``, ``seconds``, and peak ``MB`` of its largest process;
+        ``photo``: the ``seconds`` that one takes an actor, ``bytes_in`` and ``bytes_out`` of the
+        files; ``driver``: the ``seconds`` that handing a photo out takes the process that does
+        it, and the ``bytes`` of its memory.
 
     Raises:
         DataError: there is no picture in ``photos``.
@@ -53,33 +103,68 @@ def measure(photos: Path, count: int = 200, actors: int = 2) -> dict[str, dict[s
         for number in range(count):
             file = files[number % len(files)]
             source.joinpath(f"{number:06}{file.suffix}").write_bytes(file.read_bytes())
+        s, batch = str(source), f"batch, {actors} actors"
         rembg = "import rembg.cli; rembg.cli.main()"
         ways: dict[str, Callable[[str], list[str]]] = {
             "rembg p": lambda out: [python, "-c", rembg, "p", "-m", "u2net_human_ft", *(s, out)],
             "one process": lambda out: [python, "-c", _ONE_PROCESS, s, out],
-            f"batch, {actors} actors": lambda out: [
+            batch: lambda out: [
                 *(python, "-m", "u2net_human_plugin", "batch", s, out, "--actors", str(actors))
             ],
         }
-        s = str(source)
-        return {name: _timed(command, Path(folder, name), count) for name, command in ways.items()}
+        # First what takes least: who hears that Ray does not start hears it at once.
+        hand_out = [python, "-c", _HAND_OUT, str(_HANDED_OUT), str(Path(folder, "none"))]
+        driver = json.loads(_said(hand_out))
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        timed = {name: _timed(command, Path(folder, name), count) for name, command in ways.items()}
+        return {
+            "photos": count,
+            "cores": os.cpu_count(),
+            "actors": actors,
+            "load": load,
+            "ways": timed,
+            "photo": _photo(source, Path(folder, batch)),
+            "driver": driver,
+        }
+
+
+def _photo(source: Path, out: Path) -> dict[str, float]:
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+
+    rows = parquet.read_table(out / NAME)
+    sizes = {
+        name: sum(file.stat().st_size for file in files) / len(rows)
+        for name, files in {"bytes_in": source.iterdir(), "bytes_out": out.glob("*.png")}.items()
+    }
+    return {"seconds": pc.mean(rows["seconds"]).as_py(), **sizes}
 
 
 def _timed(command: Callable[[str], list[str]], out: Path, count: int) -> dict[str, float]:
     out.mkdir()
-    started = time.perf_counter()
-    process = subprocess.Popen(  # noqa: S603 - our own commands
-        command(str(out)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
     largest = 0
-    while process.poll() is None:
-        largest = max([largest, *map(_peak_kilobytes, _family(process.pid))])
-        time.sleep(_EVERY)
-    seconds = time.perf_counter() - started
+    with tempfile.TemporaryFile() as log:
+        started = time.perf_counter()
+        process = subprocess.Popen(command(str(out)), stdout=log, stderr=log)  # noqa: S603
+        while process.poll() is None:
+            largest = max([largest, *map(_peak_kilobytes, _family(process.pid))])
+            time.sleep(_EVERY)
+        seconds = time.perf_counter() - started
+        log.seek(0)
+        last = log.read().decode(errors="replace").strip().splitlines()[-1:]
     made = len(list(out.glob("*.png")))
     if made != count:
-        raise DataError(f"{out.name}: made {made} of {count} (exit status {process.returncode}).")
+        status = process.returncode
+        raise DataError(f"{out.name}: made {made} of {count} (exit status {status}): {last}")
     return {"a second": count / seconds, "seconds": seconds, "MB": largest / 1024}
+
+
+def _said(command: list[str]) -> str:
+    """The last line of what a command of ours prints."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise DataError(f"the measurement of what handing out costs failed: {done.stderr[-500:]}")
+    return done.stdout.strip().splitlines()[-1]
 
 
 def _family(pid: int) -> list[int]:
@@ -100,12 +185,22 @@ def _peak_kilobytes(pid: int) -> int:
 
 def batch(
     photos: Annotated[Path, typer.Argument(help="A folder of photos.")],
-    count: Annotated[int, typer.Option(min=1, help="How many, repeated if there are fewer.")] = 200,
+    count: Annotated[
+        int, typer.Option("--photos", min=1, help="How many, repeated if there are fewer.")
+    ] = 200,
     actors: Annotated[int, typer.Option(min=1, help="Processes of `batch`.")] = 2,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the figures to this file as well")
+    ] = None,
 ) -> None:
     """Photos a second: `rembg p`, one process of ours, `batch` with several actors."""
-    typer.echo(f"{count} photos of {photos}, {os.cpu_count()} cores")
-    for name, row in measure(photos, count, actors).items():
+    figures = measure(photos, count, actors)
+    typer.echo(f"{count} photos of {photos}, {figures['cores']} cores, load {figures['load']}")
+    slowest = figures["ways"]["rembg p"]["a second"]
+    for name, row in figures["ways"].items():
         typer.echo(
-            f"{name:<20}{row['a second']:8.2f} a second{row['MB']:8.0f} MB of the largest process"
+            f"{name:<20}{row['a second']:8.2f} a second, {row['a second'] / slowest:.2f} times "
+            f"rembg's{row['MB']:8.0f} MB of the largest process"
         )
+    if json_file:
+        write_text(json_file, json.dumps(figures, indent=1) + "\n")

@@ -147,7 +147,7 @@ def render_results(provenance: Records, reports: Sequence[Mapping[str, Any]]) ->
     return "\n\n".join(parts)
 
 
-def fill(readme: str, name: str, text: str) -> str:
+def fill(readme: str, name: str, text: str, file: str = "README.md") -> str:
     """``readme`` with ``text`` between the markers called ``name``.
 
     Raises:
@@ -155,7 +155,7 @@ def fill(readme: str, name: str, text: str) -> str:
     """
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     if readme.count(start) != 1 or readme.count(end) != 1:
-        raise DataError(f"README.md: expected one {start} and one {end}.")
+        raise DataError(f"{file}: expected one {start} and one {end}.")
     head, rest = readme.split(start)
     tail = rest.split(end)[1]
     return f"{head}{start}\n{text}\n{end}{tail}"

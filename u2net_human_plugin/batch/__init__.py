@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from u2net_human_plugin.errors import OptionError
 
 from .actor import CutOut, Recipe
-from .cluster import import_ray, places
+from .cluster import import_ray, places, start
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -42,8 +42,9 @@ def cut_out(
             applied.
         recipe: what is made of them; None is a PNG cut-out with the options that the
             environment asks for.
-        actors: how many processes, each with one loaded network; None lets Ray start up to
-            one for each core of the cluster, or as many as its GPUs hold.
+        actors: at most so many processes, each with one loaded network; None is one for each
+            core of the cluster, or as many as its GPUs hold. Ray starts them as there is work
+            and room: the steps before, such as reading, need cores of their own.
         gpus_per_actor: a share of a GPU, such as 0.25; 0 runs on the CPU, each process in
             one thread.
         batch_size: pictures that an actor takes at a time.
@@ -56,6 +57,7 @@ def cut_out(
     Raises:
         OptionError: a number that makes no sense.
         MissingExtraError: Ray is not installed.
+        PluginError: Ray does not start.
     """
     ray = import_ray()
     for name, value in {"actors": actors, "batch_size": batch_size}.items():
@@ -65,14 +67,15 @@ def cut_out(
         raise OptionError(f"gpus_per_actor={gpus_per_actor}: expected a number from 0.")
     recipe = recipe if recipe is not None else Recipe.from_environment()
     if actors is None and not ray.is_initialized():
-        ray.init()
+        start(ray)
     most = actors or places(ray.cluster_resources(), gpus_per_actor)
     return dataset.map_batches(
         CutOut,
         fn_constructor_args=[recipe, gpus_per_actor > 0],
         batch_size=batch_size,
         batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(min_size=actors or 1, max_size=most),
+        # At least one: a pool that took all cores would leave none to the steps before, for ever.
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
         num_gpus=gpus_per_actor or None,
         num_cpus=None if gpus_per_actor else 1,
     )
