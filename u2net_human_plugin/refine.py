@@ -24,6 +24,8 @@ EPSILON = 1e-4
 _PIECE = 8
 #: Their width at most, which keeps them in the processor's cache.
 _WIDEST = 32
+#: Rows of a mask that are turned from logits into alpha at a time.
+_ROWS = 512
 
 
 def enlarge(alpha: Array, size_wh: tuple[int, int]) -> Image.Image:
@@ -37,7 +39,11 @@ def enlarge(alpha: Array, size_wh: tuple[int, int]) -> Image.Image:
     inside = alpha.clip(tiny, 1 - tiny)
     logit = np.log(inside / (1 - inside)) * np.float32(127.5 / _LOGIT_LIMIT) + np.float32(127.5)
     steps = Image.fromarray(logit.clip(0, 255).round().astype(np.uint8))
-    return steps.resize(size_wh, Image.Resampling.BILINEAR).point(_ALPHA_OF_STEP)
+    mask = steps.resize(size_wh, Image.Resampling.BILINEAR)
+    for top in range(0, mask.height, _ROWS):  # whole, it would be in memory twice
+        band = mask.crop((0, top, mask.width, min(top + _ROWS, mask.height)))
+        mask.paste(band.point(_ALPHA_OF_STEP), (0, top))
+    return mask
 
 
 def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
@@ -50,7 +56,7 @@ def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
     resolution, here only in the pieces of the picture through which an edge runs.
 
     Args:
-        mask: mode "L".
+        mask: mode "L"; it is changed in place, and returned.
         image: mode "RGB", of the same size.
     """
     scale = min(1.0, GRID / max(mask.size))
@@ -64,7 +70,6 @@ def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
     fitted = _fit(guide.transpose(2, 0, 1), steps)
     scales = mask.width / grid_wh[0], mask.height / grid_wh[1]
     across, down = map(_interpolation, grid_wh, mask.size)
-    result = mask.copy()
     for piece in pieces:
         left, top, right, bottom = (
             round(cell * scale) for cell, scale in zip(piece, scales * 2, strict=True)
@@ -73,8 +78,8 @@ def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
         linear = down[top:bottom, rows] @ (fitted[:, rows, columns] @ across[left:right, columns].T)
         linear[:3] *= np.asarray(image.crop((left, top, right, bottom))).transpose(2, 0, 1)
         sharp = linear.sum(axis=0).clip(0, 255).astype(np.uint8)
-        result.paste(Image.fromarray(_ALPHA_TABLE.take(sharp)), (left, top))
-    return result
+        mask.paste(Image.fromarray(_ALPHA_TABLE.take(sharp)), (left, top))
+    return mask
 
 
 def _interpolation(cells: int, pixels: int) -> Array:
