@@ -20,8 +20,12 @@ GRID = 256
 RADIUS = 2
 #: Its regularisation, for a guide in 0…1: textures of a smaller variance leave no trace.
 EPSILON = 1e-4
-#: Side of the pieces in which the filter is applied, in cells of the grid.
+#: Height, and least width, of the pieces in which the filter is applied, in cells of the grid.
 _PIECE = 8
+#: Their width at most, which keeps them in the processor's cache.
+_WIDEST = 32
+#: Rows of a mask that are turned from logits into alpha at a time.
+_ROWS = 512
 
 
 def enlarge(alpha: Array, size_wh: tuple[int, int]) -> Image.Image:
@@ -35,7 +39,11 @@ def enlarge(alpha: Array, size_wh: tuple[int, int]) -> Image.Image:
     inside = alpha.clip(tiny, 1 - tiny)
     logit = np.log(inside / (1 - inside)) * np.float32(127.5 / _LOGIT_LIMIT) + np.float32(127.5)
     steps = Image.fromarray(logit.clip(0, 255).round().astype(np.uint8))
-    return steps.resize(size_wh, Image.Resampling.BILINEAR).point(_ALPHA_OF_STEP)
+    mask = steps.resize(size_wh, Image.Resampling.BILINEAR)
+    for top in range(0, mask.height, _ROWS):  # whole, it would be in memory twice
+        band = mask.crop((0, top, mask.width, min(top + _ROWS, mask.height)))
+        mask.paste(band.point(_ALPHA_OF_STEP), (0, top))
+    return mask
 
 
 def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
@@ -48,7 +56,7 @@ def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
     resolution, here only in the pieces of the picture through which an edge runs.
 
     Args:
-        mask: mode "L".
+        mask: mode "L"; it is changed in place, and returned.
         image: mode "RGB", of the same size.
     """
     scale = min(1.0, GRID / max(mask.size))
@@ -59,47 +67,55 @@ def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
         return mask
     guide = np.asarray(image.resize(grid_wh, Image.Resampling.BOX), np.float32) / np.float32(255)
     steps = np.asarray(coarse.point(_STEP_OF_ALPHA), np.float32)
-    fitted = [Image.fromarray(plane) for plane in _fit(guide.transpose(2, 0, 1), steps)]
-    across, down = mask.width / grid_wh[0], mask.height / grid_wh[1]
-    result = mask.copy()
-    for cells in pieces:
-        left, right = round(cells[0] * across), round(cells[2] * across)
-        top, bottom = round(cells[1] * down), round(cells[3] * down)
-        size = (right - left, bottom - top)
-        exact = (left / across, top / down, right / across, bottom / down)
-        *slopes, sharp = (
-            np.asarray(plane.resize(size, Image.Resampling.BILINEAR, box=exact)) for plane in fitted
+    fitted = _fit(guide.transpose(2, 0, 1), steps)
+    scales = mask.width / grid_wh[0], mask.height / grid_wh[1]
+    across, down = map(_interpolation, grid_wh, mask.size)
+    for piece in pieces:
+        left, top, right, bottom = (
+            round(cell * scale) for cell, scale in zip(piece, scales * 2, strict=True)
         )
-        colours = np.asarray(image.crop((left, top, right, bottom)))
-        sharp = sharp + np.float32(0.5)
-        for channel, slope in enumerate(slopes):
-            sharp += slope * colours[..., channel]
-        piece = _ALPHA_TABLE[sharp.clip(0, 255).astype(np.uint8)]
-        result.paste(Image.fromarray(piece), (left, top))
-    return result
+        columns, rows = (slice(max(0, piece[side] - 1), piece[side + 2] + 1) for side in (0, 1))
+        linear = down[top:bottom, rows] @ (fitted[:, rows, columns] @ across[left:right, columns].T)
+        linear[:3] *= np.asarray(image.crop((left, top, right, bottom))).transpose(2, 0, 1)
+        sharp = linear.sum(axis=0).clip(0, 255).astype(np.uint8)
+        mask.paste(Image.fromarray(_ALPHA_TABLE.take(sharp)), (left, top))
+    return mask
+
+
+def _interpolation(cells: int, pixels: int) -> Array:
+    """Bilinear interpolation of a side of ``cells`` at its ``pixels``: (pixels,cells) weights."""
+    places = ((np.arange(pixels) + 0.5) * (cells / pixels) - 0.5).clip(0, cells - 1)
+    below = places.astype(int)
+    weights = np.zeros((pixels, cells), np.float32)
+    weights[np.arange(pixels), (below + 1).clip(max=cells - 1)] = places - below
+    weights[np.arange(pixels), below] += 1 - (places - below)
+    return weights
 
 
 def _fit(guide: Array, values: Array) -> Array:
     """The windows' linear functions of a guide (3,h,w) in 0…1 that explain ``values`` (h,w).
 
-    Returns slopes, of a guide in 0…255, and offset: (4,h,w).
+    Returns slopes, of a guide in 0…255, and offset, half a step higher for rounding: (4,h,w).
     """
     pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
     squares = np.stack([guide[one] * guide[other] for one, other in pairs])
     means = _window_mean(np.concatenate((guide, values[None], guide * values, squares)))
     mean_guide, mean_values = means[:3], means[3]
-    covariance = means[4:7] - mean_guide * mean_values
-    spread = means[7:] - np.stack([mean_guide[one] * mean_guide[other] for one, other in pairs])
-    spread[[0, 3, 5]] += np.float32(EPSILON)
+    x, y, z = means[4:7] - mean_guide * mean_values
+    spread = (
+        mean - mean_guide[one] * mean_guide[other] + np.float32(EPSILON * (one == other))
+        for mean, (one, other) in zip(means[7:], pairs, strict=True)
+    )
     # In single precision the cofactors of a grey photo's matrix would cancel out.
-    xx, xy, xz, yy, yz, zz = spread.astype(np.float64)
+    xx, xy, xz, yy, yz, zz = (plane.astype(np.float64) for plane in spread)
     # The inverse of the symmetric matrix by its cofactors, symmetric as well.
     c_xx, c_xy, c_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
     c_yy, c_yz, c_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
-    cofactors = np.stack(((c_xx, c_xy, c_xz), (c_xy, c_yy, c_yz), (c_xz, c_yz, c_zz)))
     determinant = xx * c_xx + xy * c_xy + xz * c_xz
-    slopes = ((cofactors * covariance).sum(axis=1) / determinant).astype(np.float32)
-    offset = mean_values - (slopes * mean_guide).sum(axis=0)
+    rows = ((c_xx, c_xy, c_xz), (c_xy, c_yy, c_yz), (c_xz, c_yz, c_zz))
+    solved = [(by_x * x + by_y * y + by_z * z) / determinant for by_x, by_y, by_z in rows]
+    slopes = np.array(solved, np.float32)
+    offset = mean_values - (slopes * mean_guide).sum(axis=0) + np.float32(0.5)
     return _window_mean(np.concatenate((slopes / np.float32(255), offset[None])))
 
 
@@ -118,20 +134,23 @@ def _window_mean(planes: Array) -> Array:
 def _edge_pieces(mask: npt.NDArray[np.uint8]) -> list[tuple[int, int, int, int]]:
     """Rectangles of the grid that hold or touch an edge: left, top, right, bottom in cells.
 
-    Squares beside each other are one rectangle, as far as rows go.
+    Squares beside each other are one rectangle, up to ``_WIDEST``.
     """
     from scipy import ndimage
 
     unsure = (mask > 2) & (mask < 253)
     near = ndimage.maximum_filter(unsure, 4 * RADIUS + 1)
     height, width = mask.shape
-    pieces = []
+    pieces: list[tuple[int, int, int, int]] = []
     for top in range(0, height, _PIECE):
         bottom = min(top + _PIECE, height)
         columns = np.add.reduceat(near[top:bottom].any(axis=0), range(0, width, _PIECE)) > 0
         ends = np.flatnonzero(np.diff(np.pad(columns.astype(np.int8), 1)))
-        for left, right in ends.reshape(-1, 2).tolist():
-            pieces.append((left * _PIECE, top, min(right * _PIECE, width), bottom))
+        for start, stop in (ends.reshape(-1, 2) * _PIECE).tolist():
+            pieces.extend(
+                (left, top, min(left + _WIDEST, stop, width), bottom)
+                for left in range(start, stop, _WIDEST)
+            )
     return pieces
 
 

@@ -25,10 +25,9 @@ def region_boxes_xyxy(labels: Labels) -> npt.NDArray[np.float32]:
 
 def region_peaks(values: npt.NDArray[np.float32], labels: Labels) -> npt.NDArray[np.float32]:
     """The highest of the values (H,W) in each of the regions 1…N: (N,)."""
-    numbers = np.arange(1, labels.max(initial=0) + 1)
-    if not len(numbers):
-        return np.empty(0, np.float32)
-    return np.asarray(_ndimage().maximum(values, labels, numbers), np.float32)
+    peaks = np.zeros(labels.max(initial=0) + 1, np.float32)
+    np.maximum.at(peaks, labels, values)
+    return peaks[1:]
 
 
 def _ndimage() -> Any:

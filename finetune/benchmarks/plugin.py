@@ -1,8 +1,8 @@
 """python -m finetune benchmark plugin: what the plugin costs, beside rembg's own u2netp.
 
 Both sides hold the same weights: the official U²-Netp, here exported as the bundled file is,
-with the half decoder. Everything that is compared is measured in turn in one run, so that a
-busy machine slows both.
+with the half decoder. The bundled weights, which are others, stand beside them. Everything that
+is compared is measured in turn in one run, so that a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -36,9 +36,14 @@ from u2net_human_plugin.weights import (
 )
 
 from ..files import write_text
+from .pipeline import pipeline_sha256
 
 #: Width and height of the pictures that are timed.
-SIZES = {"1 megapixel": (1154, 866), "12 megapixels": (4000, 3000)}
+SIZES = {
+    "1 megapixel": (1154, 866),
+    "12 megapixels": (4000, 3000),
+    "48 megapixels": (8000, 6000),
+}
 _STARTS = 101
 _HEAVY = ("PIL", "numpy", "onnxruntime", "rembg", "torch", "transparent_background", "ultralytics")
 
@@ -63,6 +68,8 @@ def plugin(
     version = u2net_human_plugin.__version__
     figures: dict[str, Any] = {
         "version": version,
+        "pipeline_sha256": pipeline_sha256(),
+        "weights_sha256": bundled().sha256,
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
         if hasattr(os, "sched_getaffinity")
@@ -218,16 +225,23 @@ def _in_model_directory() -> Path | None:
 
 
 def _peak_memory(environment: dict[str, str]) -> dict[str, dict[str, float]]:
-    """Peak resident memory of one prediction, each in a process of its own."""
+    """Peak resident memory of one prediction, in MB, each in a process of its own."""
+    own_weights = {
+        name: value for name, value in environment.items() if name != ENVIRONMENT_VARIABLE
+    }
     result: dict[str, dict[str, float]] = {}
     for label in SIZES:
         peaks = {
-            model: float(_worker(environment, "peak", model, label, quiet=True))
-            for model in ("u2netp", MODEL_NAME)
+            name: float(_worker(variables, "peak", model, label, quiet=True))
+            for name, model, variables in (
+                ("u2netp", "u2netp", environment),
+                ("ours", MODEL_NAME, environment),
+                ("bundled", MODEL_NAME, own_weights),
+            )
         }
         print(
-            f"peak memory     {label}: {peaks[MODEL_NAME]:.0f} MB, "
-            f"rembg's u2netp {peaks['u2netp']:.0f} MB"
+            f"peak memory     {label}: {peaks['ours']:.0f} MB, rembg's u2netp "
+            f"{peaks['u2netp']:.0f} MB; the bundled weights {peaks['bundled']:.0f} MB"
         )
         result[label] = peaks
     return result

@@ -20,7 +20,7 @@ from PIL import Image
 from u2net_human_plugin.hosts import register
 from u2net_human_plugin.network import Array, Network, load_onnx
 from u2net_human_plugin.segmenter import HumanSegmenter
-from u2net_human_plugin.weights import MODEL_NAME, find_weights
+from u2net_human_plugin.weights import MODEL_NAME, bundled, find_weights
 
 from ..data.manifest import load_image, load_mask, read_manifest
 from ..evaluation.measure import evenly
@@ -44,49 +44,70 @@ class _Timed:
 
 
 def predict(rounds: str, macs: str) -> dict[str, Any]:
-    """Time of ``predict`` in both sessions, the network's share, its arithmetic rate."""
+    """Time of ``predict`` in both sessions, the network's share, its arithmetic rate.
+
+    And the same of the bundled weights, which are what a user runs.
+    """
     ours, theirs = _session(MODEL_NAME), _session("u2netp")
-    network = _Timed(load_onnx(find_weights()))
-    segmenter = HumanSegmenter(network=network)
+    networks = {"whole": _Timed(load_onnx(find_weights())), "bundled": _Timed(load_onnx(bundled()))}
+    segmenters = {name: HumanSegmenter(network=network) for name, network in networks.items()}
+    predictions: dict[str, Callable[[Image.Image], object]] = {
+        "u2netp": theirs.predict,
+        MODEL_NAME: ours.predict,
+        **{name: segmenter.mask for name, segmenter in segmenters.items()},
+    }
     figures: dict[str, Any] = {}
     for label, size in SIZES.items():
         picture = _portrait().resize(size)
-        times: dict[str, list[float]] = {"u2netp": [], MODEL_NAME: [], "whole": [], "network": []}
+        times: dict[str, list[float]] = {name: [] for name in predictions}
+        inside: dict[str, list[float]] = {name: [] for name in networks}
         rates: list[float] = []
-        predictions = {"u2netp": theirs.predict, MODEL_NAME: ours.predict, "whole": segmenter.mask}
         for turn in range(int(rounds) + 1):  # the first warms up
-            network.seconds = 0.0
+            for network in networks.values():
+                network.seconds = 0.0
             found = {name: _seconds(call, picture) for name, call in predictions.items()}
-            found["network"] = network.seconds
             rate = _matrix_product_rate()
             if turn:
                 rates.append(rate)
                 for name, seconds in found.items():
                     times[name].append(seconds)
-        figures[label] = _summary(label, times, rates, int(macs))
+                for name, network in networks.items():
+                    inside[name].append(network.seconds)
+        figures[label] = _summary(label, times, inside, rates, int(macs))
     return figures
 
 
 def _summary(
-    label: str, times: dict[str, list[float]], rates: list[float], macs: int
+    label: str,
+    times: dict[str, list[float]],
+    inside: dict[str, list[float]],
+    rates: list[float],
+    macs: int,
 ) -> dict[str, Any]:
     median = {name: statistics.median(values) for name, values in times.items()}
     ratios = [a / b for a, b in zip(times["u2netp"], times[MODEL_NAME], strict=True)]
-    shares = [1 - n / w for n, w in zip(times["network"], times["whole"], strict=True)]
+    outside = {
+        name: statistics.median(1 - n / w for n, w in zip(seconds, times[name], strict=True))
+        for name, seconds in inside.items()
+    }
     figures = {
         "u2netp_ms": median["u2netp"] * 1e3,
         "ours_ms": median[MODEL_NAME] * 1e3,
         "times_faster": statistics.median(ratios),
         "times_faster_range": [min(ratios), max(ratios)],
-        "outside_network": statistics.median(shares),
-        "network_gmac_per_s": macs / median["network"] / 1e9 if macs else None,
+        "outside_network": outside["whole"],
+        "bundled_s": median["bundled"],
+        "bundled_outside_network": outside["bundled"],
+        "network_gmac_per_s": macs / statistics.median(inside["whole"]) / 1e9 if macs else None,
         "matrix_product_gmac_per_s": statistics.median(rates),
     }
     print(
         f"predict         {label}: {figures['ours_ms']:.0f} ms, rembg's u2netp "
         f"{figures['u2netp_ms']:.0f} ms: {figures['times_faster']:.2f} times faster "
         f"({min(ratios):.2f} to {max(ratios):.2f})\n"
-        f"                outside the network: {figures['outside_network']:.1%}"
+        f"                outside the network: {figures['outside_network']:.1%}\n"
+        f"                the bundled weights: {figures['bundled_s']:.2f} s, outside the network "
+        f"{figures['bundled_outside_network']:.1%}"
     )
     if macs:
         print(

@@ -44,6 +44,8 @@ from .readme import (
 CARD = Path("model_cards/u2net_human_ft.md")
 _RESULTS = Path("results")
 _CROP_RESULTS = _RESULTS / "crop"
+#: Of `python -m finetune benchmark plugin`, not of an evaluation.
+_BENCHMARK = "benchmark.json"
 #: A slice of fewer pictures is no ground for a statement.
 _ENOUGH = 5
 
@@ -109,6 +111,8 @@ def read_reports(folder: Path, onnx_sha256: str, results: Path = _RESULTS) -> li
     """
     reports = []
     for path in sorted((folder / CARD.parent / results).glob("*.json")):
+        if path.name == _BENCHMARK:
+            continue
         try:
             report = json.loads(path.read_text("utf-8"))
             judged = report["models"]["after"]["sha256"]
