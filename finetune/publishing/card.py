@@ -74,7 +74,7 @@ def card(
     reports = read_reports(folder, checksum)
     crops = read_reports(folder, checksum, _CROP_RESULTS)
     readme = (folder / "README.md").read_text("utf-8")
-    readme = fill(readme, "front", render_front(reports, crops))
+    readme = fill(readme, "front", render_front(reports, crops, _benchmark(folder)))
     readme = fill(readme, "results", render_results(provenance, reports))
     readme = fill(readme, "crop", crop_table(crops))
     texts = {
@@ -182,6 +182,13 @@ def render_card(
         sources=list(_sources(parts, runs)),
     ).content
     return str(content).rstrip("\n") + "\n"
+
+
+def _benchmark(folder: Path) -> dict[str, Any] | None:
+    """What predictions cost, if that was measured."""
+    path = folder / CARD.parent / "results" / _BENCHMARK
+    report: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return report
 
 
 def _bundled_settings() -> Settings:

@@ -52,7 +52,9 @@ def photos_of(source: str) -> str:
 
 
 def render_front(
-    reports: Sequence[Mapping[str, Any]], crops: Sequence[Mapping[str, Any]] = ()
+    reports: Sequence[Mapping[str, Any]],
+    crops: Sequence[Mapping[str, Any]] = (),
+    benchmark: Mapping[str, Any] | None = None,
 ) -> str:
     """The five lines that a visitor reads first."""
     size = f"{len(weights.bundled().read()) / 1e6:.1f} MB of weights"
@@ -63,7 +65,7 @@ def render_front(
         "What": f"a U²-Net fine-tuned on people, as the model `{weights.MODEL_NAME}` inside rembg "
         "and transparent-background: their own commands and functions, unmodified",
         "How good": "<br>".join(_how_good(against)) or "not measured yet",
-        "How fast": "; ".join([*_how_fast(against), *_on_small_figures(crops)])
+        "How fast": "<br>".join([*_how_fast(benchmark), *_on_small_figures(crops)])
         or "not measured yet",
         "How large": size,
         "Offline": "yes: the weights are in the package, and nothing is downloaded when it runs",
@@ -102,23 +104,36 @@ def _change(scores: Mapping[str, Any], scale: float, digits: str, unit: str) -> 
     return f"{before} → {after} [{scale * low:+{digits}}, {scale * high:+{digits}}]"
 
 
-def _how_fast(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+def _how_fast(benchmark: Mapping[str, Any] | None) -> list[str]:
+    if benchmark is None:
+        return []
+    sizes = {
+        name: (measured["bundled_s"], measured["u2netp_ms"] / 1000, *_peak(benchmark, name))
+        for name, measured in benchmark["predict"].items()
+    }
     return [
-        f"{report['seconds_per_picture']['after']:.1f} s a photo, rembg's own `u2netp` "
-        f"{report['seconds_per_picture']['before']:.1f} s (medians of {report['pictures']} test "
-        f"photos, {report['settings']['workers']} at a time on {report['machine']['cores']} cores)"
-        for report in reports
-        if report.get("seconds_per_picture")
-    ]
+        f"one person, {name}: {ours:.2f} s and {ours_mb:.0f} MB, rembg's own `u2netp` "
+        f"{theirs:.2f} s and {theirs_mb:.0f} MB"
+        for name, (ours, theirs, ours_mb, theirs_mb) in sizes.items()
+    ] + [f"on {benchmark['machine']}"]
+
+
+def _peak(benchmark: Mapping[str, Any], size: str) -> tuple[float, float]:
+    measured = benchmark["peak_memory_mb"][size]
+    return measured["bundled"], measured["u2netp"]
 
 
 def _on_small_figures(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"{report['title'].lower()}: {report['seconds_per_picture']['after']:.1f} s, with "
-        f'`crop="off"` {report["seconds_per_picture"]["before"]:.1f} s'
+        f"{report['title'].lower()}, looked at closer: "
+        f"× {_ratio(report['seconds_per_picture']):.1f}"
         for report in reports
         if report.get("seconds_per_picture") and report["models"]["after"]["kind"] == "bundled"
     ]
+
+
+def _ratio(seconds: Mapping[str, float]) -> float:
+    return seconds["after"] / seconds["before"]
 
 
 def render_results(provenance: Records, reports: Sequence[Mapping[str, Any]]) -> str:

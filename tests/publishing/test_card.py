@@ -194,14 +194,20 @@ class TestReadme:
 
     def test_five_lines_first(self, reports):
         """What, how good on whose photos, how fast, how large, offline: from the reports."""
-        lines = readme.render_front(reports, [{**reports[0], "title": "Crowds"}]).splitlines()[2:]
+        benchmark = {
+            "machine": "2 cores",
+            "predict": {"1 megapixel": {"bundled_s": 0.31, "u2netp_ms": 290.0}},
+            "peak_memory_mb": {"1 megapixel": {"bundled": 525.2, "u2netp": 554.6}},
+        }
+        crops = [{**reports[0], "title": "Crowds"}]
+        lines = readme.render_front(reports, crops, benchmark).splitlines()[2:]
         titles = [line.split("**")[1] for line in lines]
         assert titles == ["What", "How good", "How fast", "How large", "Offline"]
         good, fast, large = lines[1:4]
         assert "5 portraits (`eg1800`): 0.800 → **0.912** [+0.112, +0.112]" in good
-        assert "0.5 s a photo, rembg's own `u2netp` 0.5 s (medians of 10 test photos" in fast
-        assert "2 at a time on 4 cores" in fast
-        assert 'crowds: 0.5 s, with `crop="off"` 0.5 s' in fast
+        assert "1 megapixel: 0.31 s and 525 MB, rembg's own `u2netp` 0.29 s and 555 MB" in fast
+        assert "on 2 cores" in fast
+        assert "crowds, looked at closer: × 1.0" in fast
         size = len(weights.bundled().read()) / 1e6
         assert f"{size:.1f} MB of weights; `u2netp`: 4.6 MB" in large
 
