@@ -91,5 +91,6 @@ def test_options_of_batch_exist(capsys):
     with pytest.raises(SystemExit):
         ours.main(["batch", "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
-    shown = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", PAGES.joinpath("batch.md").read_text("utf-8")))
-    assert shown == known
+    page = PAGES.joinpath("batch.md").read_text("utf-8")
+    page = re.sub("^python -m finetune .*", "", page, flags=re.MULTILINE)  # another command's
+    assert set(re.findall(r"--[a-z]+(?:-[a-z]+)*", page)) == known
