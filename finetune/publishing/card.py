@@ -57,7 +57,7 @@ def card(
     ] = None,
     photos: Annotated[
         Path | None,
-        typer.Option(help="redraw the front picture, too: the unpacked package of its photos"),
+        typer.Option(help="redraw those of real photos, too: the unpacked package they come with"),
     ] = None,
     check: Annotated[
         bool, typer.Option(help="write nothing; fail if anything is outdated")
@@ -91,7 +91,7 @@ def card(
         for path in outdated:
             typer.echo(f"{path} is outdated: run `python -m finetune card`.", err=True)
         for name in stale:
-            how = "with --before" + (" and --photos" if name == "people.jpg" else "")
+            how = "with --before" + (" and --photos" if name != "examples.jpg" else "")
             typer.echo(
                 f"{name} shows other weights: run `python -m finetune card` {how}.", err=True
             )

@@ -1,8 +1,8 @@
 """The pictures of model card and README, all of photos that may be shown.
 
-``people.jpg`` shows the photos that ``front_photos.json`` lists, which come with a package that is
-not installed here; the others show what scikit-image brings. ``drawn.json`` says which weights
-drew each, and how much of each photo they mark.
+``people.jpg`` and ``options.jpg`` show photos that ``front_photos.json`` lists, which come with a
+package that is not installed here; ``examples.jpg`` shows what scikit-image brings.
+``drawn.json`` says which weights drew each, and how much of each photo they mark.
 """
 
 from __future__ import annotations
@@ -46,14 +46,15 @@ def draw(folder: Path, before: str, photos: Path | None = None) -> None:
     Args:
         folder: where the sheets and ``front_photos.json`` lie.
         before: the model that stands beside ours.
-        photos: the unpacked package of the front picture's photos; None leaves that one alone.
+        photos: the unpacked package of the listed photos; None leaves their sheets alone.
 
     Raises:
-        DataError: a photo of the front picture is missing, or is another one.
+        DataError: a listed photo is missing, or is another one.
     """
-    sheets = {"examples.jpg": hard_cases(before), "options.jpg": options_shown()}
+    sheets = {"examples.jpg": hard_cases(before)}
     if photos:
-        sheets["people.jpg"] = people(before, photos, front_photos(folder))
+        sheets["people.jpg"] = people(before, photos, front_photos(folder, "people.jpg"))
+        sheets["options.jpg"] = options_shown(photos, front_photos(folder, "options.jpg"))
     record = drawn(folder)
     for name, examples in sheets.items():
         save_sheet(examples, folder / name)
@@ -75,11 +76,11 @@ def outdated_sheets(folder: Path) -> list[str]:
     return [name for name, sheet in drawn(folder).items() if sheet["weights"] != ours]
 
 
-def front_photos(folder: Path) -> list[dict[str, str]]:
-    """Of each photo in the front picture: file in its package, SHA-256, package and terms."""
+def front_photos(folder: Path, sheet: str | None = None) -> list[dict[str, str]]:
+    """Of each photo in a sheet, or in all: file in its package, SHA-256, package and terms."""
     path = folder / FRONT_PHOTOS
     listed: list[dict[str, str]] = json.loads(path.read_text("utf-8")) if path.is_file() else []
-    return listed
+    return [photo for photo in listed if sheet in (None, photo["sheet"])]
 
 
 def people(before: str, photos: Path, listed: Sequence[Mapping[str, str]]) -> list[Example]:
@@ -88,6 +89,13 @@ def people(before: str, photos: Path, listed: Sequence[Mapping[str, str]]) -> li
     Raises:
         DataError: a photo is not below ``photos``, or is another one.
     """
+    return [
+        example._replace(captions=["photo", f"rembg's {_title(before)}", weights.MODEL_NAME])
+        for example in _compared(before, _opened(photos, listed))
+    ]
+
+
+def _opened(photos: Path, listed: Sequence[Mapping[str, str]]) -> dict[str, Image.Image]:
     pictures = {}
     for photo in listed:
         path = photos / photo["file"]
@@ -97,10 +105,7 @@ def people(before: str, photos: Path, listed: Sequence[Mapping[str, str]]) -> li
             raise DataError(f"{path}: not the photo of {photo['package']}: its SHA-256 differs.")
         with Image.open(path) as image:
             pictures[photo["file"]] = image.convert("RGB")
-    return [
-        example._replace(captions=["photo", f"rembg's {_title(before)}", weights.MODEL_NAME])
-        for example in _compared(before, pictures)
-    ]
+    return pictures
 
 
 def hard_cases(before: str) -> list[Example]:
@@ -108,11 +113,17 @@ def hard_cases(before: str) -> list[Example]:
     return _compared(before, _twelve())
 
 
-def options_shown() -> list[Example]:
-    """One picture of three people, and what the options that choose among them leave of it."""
-    picture = _with_figures(_data().brick(), [(0.14, 0.86), (0.33, 0.55), (0.37, 0.18)])
-    masks = [load_predictor(f"bundled?{options}").segment(picture) for options in _OPTIONS.values()]
-    return [Example(picture, masks, ["photo", *_OPTIONS])]
+def options_shown(photos: Path, listed: Sequence[Mapping[str, str]]) -> list[Example]:
+    """A group, and what the options that choose among people leave of it.
+
+    Raises:
+        DataError: a photo is not below ``photos``, or is another one.
+    """
+    models = [load_predictor(f"bundled?{options}") for options in _OPTIONS.values()]
+    return [
+        Example(picture, [model.segment(picture) for model in models], ["photo", *_OPTIONS])
+        for picture in _opened(photos, listed).values()
+    ]
 
 
 def _compared(before: str, pictures: Mapping[str, Image.Image]) -> list[Example]:

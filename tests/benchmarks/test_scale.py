@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from finetune.benchmarks import scale
+from u2net_human_plugin.finetune.benchmarks import scale
 from u2net_human_plugin.errors import DataError
 
 REPORT = {

@@ -355,7 +355,7 @@ class TestCommitted:
         """Each with its package and terms; the front page shows the picture."""
         text = (CHECKOUT / card.CARD).read_text("utf-8")
         photos = example_pictures.front_photos(CHECKOUT / "model_cards")
-        assert len(photos) == 3
+        assert [photo["sheet"] for photo in photos] == [*["people.jpg"] * 3, "options.jpg"]
         for photo in photos:
             assert f"`{photo['file']}` of {photo['package']}. Terms: {photo['terms']}." in text
         assert "](people.jpg)" in text
