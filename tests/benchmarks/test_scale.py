@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from u2net_human_plugin.finetune.benchmarks import scale
 from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.finetune.benchmarks import scale
 
 REPORT = {
     "photos": 40,
