@@ -28,12 +28,14 @@ def finding(active: str, wanted: str) -> tuple[Literal["ok", "note"], str]:
     from PIL import Image
 
     from .network import load_onnx
+    from .options import Options
     from .segmenter import HumanSegmenter
     from .weights import find_weights
 
     named = os.environ.get("OMP_NUM_THREADS", "")
     network = load_onnx(find_weights(), None, _session_options(named))
-    segmenter = HumanSegmenter(network=network, crop="off")
+    # Not the environment's options: what is wrong with those has a line of its own.
+    segmenter = HumanSegmenter(network=network, options=Options(crop="off"))
     seconds, threads = measured(
         lambda: segmenter.mask(Image.linear_gradient("L").resize(PICTURE_WH))
     )
