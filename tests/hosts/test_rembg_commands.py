@@ -108,6 +108,15 @@ def test_a_wrong_option_ends_the_command(rembg: Launch, picture: Path, tmp_path:
     assert not out.exists() or out.stat().st_size == 0
 
 
+def test_a_wrong_variable_ends_the_command(rembg: Launch, picture: Path) -> None:
+    """In one line, as a wrong -x does."""
+    wrong = {"U2NET_HUMAN_PERSONS": "largst"}
+    done = rembg("i", "-m", "u2net_human_ft", picture, "out.png", check=False, env=wrong)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("Error: U2NET_HUMAN_PERSONS='largst'")
+
+
 def test_switched_off(rembg: Launch, picture: Path) -> None:
     """With U2NET_HUMAN_PLUGIN=off rembg says what it says of any model it does not know."""
     arguments = ["i", "-m", "u2net_human_ft", picture, "out.png"]

@@ -79,6 +79,16 @@ def test_everything_wrong(launch, broken_onnxruntime, tmp_path):
         assert text in found[name][1]
 
 
+def test_a_wrong_option_alone(launch):
+    """It is the one thing that is wrong; whatever else there is to say is said."""
+    environment = {"U2NET_HUMAN_PERSONS": "largst"}
+    done = launch("-m", "u2net_human_plugin", "doctor", "--json", env=environment, check=False)
+    found, _ = findings(done)
+    assert done.returncode == 1
+    assert found["options"][0] == "wrong"
+    assert found["speed"][0] != "wrong"
+
+
 def test_without_hosts_and_hook(new_environment, clean_environment, tmp_path):
     """Unpacked into a folder, without a .pth and without hosts: it says both, and exits 1."""
     for package in (numpy, PIL, u2net_human_plugin):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from u2net_human_plugin.errors import DataError, OptionError, PluginError
 
 from .actor import CutOut, Recipe, said
-from .cluster import cluster, places
+from .cluster import cluster, import_ray, places
 from .plan import finished, output_names
 from .storage import Folder, destination, find_pictures
 from .table import NAME, Table, from_rows, schema
@@ -54,6 +54,7 @@ def _run(given: argparse.Namespace) -> int:
         raise OptionError(f"--actors {given.actors}: expected a whole number from 1.")
     if given.gpus_per_actor < 0:
         raise OptionError(f"--gpus-per-actor {given.gpus_per_actor}: expected a number from 0.")
+    import_ray()  # without it nothing of what follows can be done
     recipe = Recipe.from_environment(given.format)
     assert recipe.weights is not None
     dest = destination(given.dest)

@@ -106,10 +106,9 @@ class Session:
         from u2net_human_plugin.options import Options
         from u2net_human_plugin.segmenter import HumanSegmenter
 
-        options = Options.from_environment()
         wanted = kwargs.get("providers", args[0] if args else None)
         with _told_to_the_caller():
-            options = _updated(options, kwargs)
+            options = _updated(Options.from_environment(), kwargs)
             _check_session_options(sess_opts)
             providers = default_providers() if wanted is None else _available(wanted)
         self._network = load_onnx(find_weights(), providers, sess_opts)
