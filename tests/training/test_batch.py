@@ -209,7 +209,7 @@ def test_a_recipe_comes_from_toml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("scene = 0.5", "'scene' is unknown; a recipe has scenes, "),
+        ("scene = 0.5", "'scene' is unknown; did you mean scenes?"),
         ("scenes = 1.5", "scenes is 1.5; expected a probability"),
         ("scenes = 'all'", "scenes is 'all'; expected something like 0.3"),
         ("zoom = 0.5", "zoom is 0.5; expected something like"),
