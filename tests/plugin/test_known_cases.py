@@ -64,7 +64,7 @@ def test_a_head_that_the_frame_cuts_stays(segmenter: HumanSegmenter, share: floa
 
 @pytest.mark.parametrize("name", ["coffee", "hubble_deep_field", "brick", "page"])
 def test_pictures_with_nobody_in_them(segmenter: HumanSegmenter, name: str) -> None:
-    """A cup, stars, a wall, print: under half a per cent is marked."""
+    """A cup, stars, a wall, print: under one per cent is marked."""
     mask = mask_of(segmenter, Image.fromarray(getattr(data, name)()))
     assert (mask > 127).mean() < 0.01
 
