@@ -299,7 +299,7 @@ except OptionError as error:
         for name in [name for name in sys.modules if name.startswith("starlette")]:
             del sys.modules[name]
 """)
-        == "OptionError"
+        == "RembgVariableError"
     )
 
 

@@ -107,8 +107,10 @@ class Session:
         from u2net_human_plugin.segmenter import HumanSegmenter
 
         wanted = kwargs.get("providers", args[0] if args else None)
+        with _told_to_the_caller("RembgVariableError"):
+            options = Options.from_environment()
         with _told_to_the_caller():
-            options = _updated(Options.from_environment(), kwargs)
+            options = _updated(options, kwargs)
             _check_session_options(sess_opts)
             providers = default_providers() if wanted is None else _available(wanted)
         self._network = load_onnx(find_weights(), providers, sess_opts)
@@ -171,7 +173,7 @@ def _member(module: ModuleType, name: str, kind: type, default: Any = None) -> A
 
 
 @contextmanager
-def _told_to_the_caller() -> Iterator[None]:
+def _told_to_the_caller(kind: str = "RembgOptionError") -> Iterator[None]:
     """Around what a caller may have got wrong: no traceback in rembg's command, no status 500."""
     try:
         yield
@@ -179,10 +181,10 @@ def _told_to_the_caller() -> Iterator[None]:
         if "starlette.exceptions" not in sys.modules:
             raise
         try:
-            from u2net_human_plugin.hosts.rembg_errors import RembgOptionError
+            from u2net_human_plugin.hosts import rembg_errors
         except ImportError:  # somebody's own server, without rembg's command line
             raise error from None
-        raise RembgOptionError(str(error)) from None
+        raise getattr(rembg_errors, kind)(str(error)) from None
 
 
 def _updated(options: Options, keywords: Mapping[str, Any]) -> Options:

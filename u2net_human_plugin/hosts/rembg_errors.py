@@ -13,6 +13,16 @@ from starlette.exceptions import HTTPException
 from u2net_human_plugin.errors import OptionError
 
 
+class RembgVariableError(OptionError, ClickException):
+    """A wrong environment variable: the command ends with it in one line.
+
+    For a server it is no caller's mistake, hence status 500.
+    """
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class RembgOptionError(OptionError, HTTPException, ClickException):
     """An :class:`OptionError` that a command ends with in one line, and a server answers with 400.
 
