@@ -19,6 +19,9 @@ class RembgVariableError(OptionError, ClickException):
     For a server it is no caller's mistake, hence status 500.
     """
 
+    def __init__(self, message: str) -> None:
+        ClickException.__init__(self, message)
+
     def __str__(self) -> str:
         return self.message
 
