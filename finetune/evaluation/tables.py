@@ -85,6 +85,11 @@ def slice_table(title: str, groups: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def slowdown(seconds: Mapping[str, float]) -> str:
+    """How many times as long a picture takes "after" as "before"."""
+    return f"× {seconds['after'] / seconds['before']:.1f}"
+
+
 def crop_table(reports: Sequence[Mapping[str, Any]]) -> str:
     """One line per report on a `crop` setting: what a closer look gains, and what it costs.
 
@@ -111,7 +116,7 @@ def crop_table(reports: Sequence[Mapping[str, Any]]) -> str:
                 f"{weights}: {before['options']['crop']} → {after['options']['crop']}",
                 _arrow(scores["iou"]),
                 f"{100 * scores['iou']['error_cut']:.0f} %",
-                f"× {seconds['after'] / seconds['before']:.1f}" if whole else "",
+                slowdown(seconds) if whole else "",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

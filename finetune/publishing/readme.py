@@ -9,7 +9,7 @@ from u2net_human_plugin import weights
 from u2net_human_plugin.errors import DataError
 
 from ..evaluation.report import TRUSTED
-from ..evaluation.tables import share_line, slice_table
+from ..evaluation.tables import share_line, slice_table, slowdown
 from .provenance import Records, training_runs
 
 #: Sources of test photos in plain words: everyday photos first, what is most like the training
@@ -107,33 +107,22 @@ def _change(scores: Mapping[str, Any], scale: float, digits: str, unit: str) -> 
 def _how_fast(benchmark: Mapping[str, Any] | None) -> list[str]:
     if benchmark is None:
         return []
-    sizes = {
-        name: (measured["bundled_s"], measured["u2netp_ms"] / 1000, *_peak(benchmark, name))
-        for name, measured in benchmark["predict"].items()
-    }
-    return [
-        f"one person, {name}: {ours:.2f} s and {ours_mb:.0f} MB, rembg's own `u2netp` "
-        f"{theirs:.2f} s and {theirs_mb:.0f} MB"
-        for name, (ours, theirs, ours_mb, theirs_mb) in sizes.items()
-    ] + [f"on {benchmark['machine']}"]
-
-
-def _peak(benchmark: Mapping[str, Any], size: str) -> tuple[float, float]:
-    measured = benchmark["peak_memory_mb"][size]
-    return measured["bundled"], measured["u2netp"]
+    lines = []
+    for size, times in benchmark["predict"].items():
+        peaks = benchmark["peak_memory_mb"][size]
+        lines.append(
+            f"one person, {size}: {times['bundled_s']:.2f} s and {peaks['bundled']:.0f} MB, "
+            f"rembg's own `u2netp` {times['u2netp_ms'] / 1000:.2f} s and {peaks['u2netp']:.0f} MB"
+        )
+    return [*lines, f"on {benchmark['machine']}"]
 
 
 def _on_small_figures(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"{report['title'].lower()}, looked at closer: "
-        f"× {_ratio(report['seconds_per_picture']):.1f}"
+        f"{report['title'].lower()}, looked at closer: {slowdown(report['seconds_per_picture'])}"
         for report in reports
         if report.get("seconds_per_picture") and report["models"]["after"]["kind"] == "bundled"
     ]
-
-
-def _ratio(seconds: Mapping[str, float]) -> float:
-    return seconds["after"] / seconds["before"]
 
 
 def render_results(provenance: Records, reports: Sequence[Mapping[str, Any]]) -> str:
