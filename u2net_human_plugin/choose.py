@@ -214,8 +214,11 @@ def _heads_apart(region: npt.NDArray[np.bool_], box: list[int]) -> list[list[int
     part = region[top:bottom, left:right]
     height = part.shape[0]
     contour = np.where(part.any(axis=0), height - part.argmax(axis=0), 0)
+    # Of two equal peaks the one on the right counts as the higher: both would stand out otherwise,
+    # however shallow the dip between them, and hair with a parting be two heads.
+    tilted = np.pad(contour, 1) + np.linspace(0, 0.5, len(contour) + 2)
     peaks, _ = signal.find_peaks(
-        np.pad(contour, 1), prominence=0.1 * height, width=0.07 * height, rel_height=0.5
+        tilted, prominence=0.1 * height, width=0.07 * height, rel_height=0.5
     )
     valleys = [
         int(one + contour[one:other].argmin())

@@ -6,6 +6,8 @@ photo's size; :func:`sharpen` then moves the edge to where the photo has one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -14,16 +16,17 @@ Array = npt.NDArray[np.float32]
 
 #: Logits beyond this are as good as certain: 255 / (1 + e^8) rounds to 0.
 _LOGIT_LIMIT = 8.0
-#: Longer side of the grid on which the guided filter is fitted, in cells.
+#: About as many cells has the longer side of the grid on which the guided filter is fitted; they
+#: are squares of whole pixels.
 GRID = 256
 #: Radius of its windows, in cells of the grid: wider ones blur thin limbs away.
 RADIUS = 2
 #: Its regularisation, for a guide in 0…1: textures of a smaller variance leave no trace.
 EPSILON = 1e-4
 #: Height, and least width, of the pieces in which the filter is applied, in cells of the grid.
-_PIECE = 8
-#: Their width at most, which keeps them in the processor's cache.
-_WIDEST = 32
+_PIECE = 6
+#: Their width at most, in pixels, which keeps them in the processor's cache.
+_WIDEST = 256
 #: Rows of a mask that are turned from logits into alpha at a time.
 _ROWS = 512
 
@@ -59,32 +62,30 @@ def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
         mask: mode "L"; it is changed in place, and returned.
         image: mode "RGB", of the same size.
     """
-    scale = min(1.0, GRID / max(mask.size))
-    grid_wh = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
-    coarse = mask.resize(grid_wh, Image.Resampling.BOX)
-    pieces = _edge_pieces(np.asarray(coarse))
-    if not pieces:
+    cell = max(1, round(max(mask.size) / GRID))
+    coarse = mask.reduce(cell)
+    near = _near_edges(np.asarray(coarse))
+    if not near.any():
         return mask
-    guide = np.asarray(image.resize(grid_wh, Image.Resampling.BOX), np.float32) / np.float32(255)
+    guide = np.asarray(image.reduce(cell), np.float32) / np.float32(255)
     steps = np.asarray(coarse.point(_STEP_OF_ALPHA), np.float32)
-    fitted = _fit(guide.transpose(2, 0, 1), steps)
-    scales = mask.width / grid_wh[0], mask.height / grid_wh[1]
-    across, down = map(_interpolation, grid_wh, mask.size)
-    for piece in pieces:
-        left, top, right, bottom = (
-            round(cell * scale) for cell, scale in zip(piece, scales * 2, strict=True)
-        )
+    fitted = _fit(guide.transpose(2, 0, 1), steps, near)
+    across, down = (_interpolation(side, cell) for side in mask.size)
+    for piece in _pieces(near, _WIDEST // cell):
         columns, rows = (slice(max(0, piece[side] - 1), piece[side + 2] + 1) for side in (0, 1))
+        left, top = piece[0] * cell, piece[1] * cell
+        right, bottom = min(piece[2] * cell, mask.width), min(piece[3] * cell, mask.height)
         linear = down[top:bottom, rows] @ (fitted[:, rows, columns] @ across[left:right, columns].T)
         linear[:3] *= np.asarray(image.crop((left, top, right, bottom))).transpose(2, 0, 1)
-        sharp = linear.sum(axis=0).clip(0, 255).astype(np.uint8)
-        mask.paste(Image.fromarray(_ALPHA_TABLE.take(sharp)), (left, top))
+        sharp = linear.sum(axis=0).clip(0, 255).astype(np.uint8).tobytes().translate(_ALPHA_TABLE)
+        mask.paste(Image.frombytes("L", (right - left, bottom - top), sharp), (left, top))
     return mask
 
 
-def _interpolation(cells: int, pixels: int) -> Array:
-    """Bilinear interpolation of a side of ``cells`` at its ``pixels``: (pixels,cells) weights."""
-    places = ((np.arange(pixels) + 0.5) * (cells / pixels) - 0.5).clip(0, cells - 1)
+def _interpolation(pixels: int, cell: int) -> Array:
+    """Bilinear interpolation of cells of so many pixels at each pixel: (pixels,cells) weights."""
+    cells = -(-pixels // cell)
+    places = ((np.arange(pixels) + 0.5) / cell - 0.5).clip(0, cells - 1)
     below = places.astype(int)
     weights = np.zeros((pixels, cells), np.float32)
     weights[np.arange(pixels), (below + 1).clip(max=cells - 1)] = places - below
@@ -92,14 +93,16 @@ def _interpolation(cells: int, pixels: int) -> Array:
     return weights
 
 
-def _fit(guide: Array, values: Array) -> Array:
+def _fit(guide: Array, values: Array, cells: npt.NDArray[np.bool_]) -> Array:
     """The windows' linear functions of a guide (3,h,w) in 0…1 that explain ``values`` (h,w).
 
+    Outside ``cells`` (h,w) the values are taken as constant in each window.
     Returns slopes, of a guide in 0…255, and offset, half a step higher for rounding: (4,h,w).
     """
     pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
     squares = np.stack([guide[one] * guide[other] for one, other in pairs])
-    means = _window_mean(np.concatenate((guide, values[None], guide * values, squares)))
+    planes = _window_mean(np.concatenate((guide, values[None], guide * values, squares)))
+    means = planes[:, cells]
     mean_guide, mean_values = means[:3], means[3]
     x, y, z = means[4:7] - mean_guide * mean_values
     spread = (
@@ -115,8 +118,11 @@ def _fit(guide: Array, values: Array) -> Array:
     rows = ((c_xx, c_xy, c_xz), (c_xy, c_yy, c_yz), (c_xz, c_yz, c_zz))
     solved = [(by_x * x + by_y * y + by_z * z) / determinant for by_x, by_y, by_z in rows]
     slopes = np.array(solved, np.float32)
-    offset = mean_values - (slopes * mean_guide).sum(axis=0) + np.float32(0.5)
-    return _window_mean(np.concatenate((slopes / np.float32(255), offset[None])))
+    functions = np.concatenate((np.zeros_like(planes[:3]), planes[3:4]))
+    functions[:3, cells] = slopes / np.float32(255)
+    functions[3, cells] -= (slopes * mean_guide).sum(axis=0)
+    functions[3] += np.float32(0.5)
+    return _window_mean(functions)
 
 
 def _window_mean(planes: Array) -> Array:
@@ -131,32 +137,34 @@ def _window_mean(planes: Array) -> Array:
     return means
 
 
-def _edge_pieces(mask: npt.NDArray[np.uint8]) -> list[tuple[int, int, int, int]]:
-    """Rectangles of the grid that hold or touch an edge: left, top, right, bottom in cells.
-
-    Squares beside each other are one rectangle, up to ``_WIDEST``.
-    """
+def _near_edges(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """The cells (h,w) on which the filter's outcome depends on an edge of the mask."""
     from scipy import ndimage
 
     unsure = (mask > 2) & (mask < 253)
-    near = ndimage.maximum_filter(unsure, 4 * RADIUS + 1)
-    height, width = mask.shape
-    pieces: list[tuple[int, int, int, int]] = []
+    near: npt.NDArray[np.bool_] = ndimage.maximum_filter(unsure, 4 * RADIUS + 1)
+    return near
+
+
+def _pieces(cells: npt.NDArray[np.bool_], widest: int) -> Iterator[tuple[int, int, int, int]]:
+    """Rectangles of the grid that hold ``cells`` (h,w): left, top, right, bottom.
+
+    Squares beside each other are one rectangle, up to ``widest`` cells.
+    """
+    height, width = cells.shape
+    widest = max(_PIECE, widest)
     for top in range(0, height, _PIECE):
         bottom = min(top + _PIECE, height)
-        columns = np.add.reduceat(near[top:bottom].any(axis=0), range(0, width, _PIECE)) > 0
+        columns = np.add.reduceat(cells[top:bottom].any(axis=0), range(0, width, _PIECE)) > 0
         ends = np.flatnonzero(np.diff(np.pad(columns.astype(np.int8), 1)))
-        for start, stop in (ends.reshape(-1, 2) * _PIECE).tolist():
-            pieces.extend(
-                (left, top, min(left + _WIDEST, stop, width), bottom)
-                for left in range(start, stop, _WIDEST)
-            )
-    return pieces
+        for start, stop in (ends.reshape(-1, 2) * _PIECE).clip(max=width).tolist():
+            for left in range(start, stop, widest):
+                yield left, top, min(left + widest, stop), bottom
 
 
 _STEPS = (np.arange(256) - 127.5) * (_LOGIT_LIMIT / 127.5)
 _ALPHA_OF_STEP: list[int] = (255 / (1 + np.exp(-_STEPS))).round().astype(int).tolist()
-_ALPHA_TABLE = np.array(_ALPHA_OF_STEP, np.uint8)  # Pillow's point() takes a list anew each time
+_ALPHA_TABLE = bytes(_ALPHA_OF_STEP)  # Pillow's point() converts a list anew each time
 _LOGITS = np.log(np.arange(1, 255) / np.arange(254, 0, -1))
 _STEP_OF_ALPHA: list[int] = [
     0,
