@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from u2net_human_plugin.errors import PluginError
 
 from .benchmarks.batch import batch
+from .benchmarks.looks import looks
 from .benchmarks.plugin import plugin
 from .benchmarks.scale import scale
 from .benchmarks.server import server
@@ -92,6 +93,7 @@ app.command()(card)
 
 benchmark = typer.Typer(help="What things cost: the plugin, rembg's server, a training step.")
 benchmark.command()(plugin)
+benchmark.command()(looks)
 benchmark.command()(batch)
 benchmark.command()(scale)
 benchmark.command()(server)

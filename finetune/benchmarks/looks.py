@@ -1,0 +1,162 @@
+"""What closer looks cost and gain on photos as they come: `benchmark looks`.
+
+A photo is one of four kinds, by what the pipeline did with it after the first look: nothing more;
+looked from further away; looked at small people closer; or looked for overlooked people in the
+corners, whether or not it then looked closer. Of each kind: how many photos, what share of all the
+network's views, and the scores with the first look alone and with all looks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from PIL import Image
+
+from u2net_human_plugin import people, segmenter
+from u2net_human_plugin.boxes import Box
+from u2net_human_plugin.looks import Alpha, Looks
+from u2net_human_plugin.options import Options
+from u2net_human_plugin.segmenter import HumanSegmenter
+from u2net_human_plugin.weights import bundled
+
+from ..evaluation.measure import Settings, choose_rows, measure
+from ..evaluation.report import summarise
+from ..files import write_text
+from ..predictors import Predictor
+
+ONE, AFAR, CLOSER, CORNERS = "the first look alone", "from further away", "closer", "corners"
+#: Names of the kinds, in the order of the table.
+KINDS = (ONE, AFAR, CLOSER, CORNERS)
+
+
+def looks(
+    manifest: Annotated[str, typer.Option(help="manifest.jsonl, or the folder that holds it")],
+    split: Annotated[str, typer.Option(help="val, train, test or all")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="only so many, evenly drawn")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="file for the report")] = None,
+) -> None:
+    """What closer looks cost and gain, by the kind of photo."""
+    report = measure_looks(Settings(manifest, split, limit=limit, consistency=0))
+    print(table(report))
+    if out is not None:
+        write_text(out, json.dumps(report, indent=1) + "\n")
+
+
+def measure_looks(settings: Settings) -> dict[str, Any]:
+    """Views and scores of the bundled weights, by kind of photo.
+
+    Returns:
+        ``pictures``, ``views``, and under ``kinds`` for each of :data:`KINDS` that occurs:
+        ``pictures``, ``views``, and what :func:`finetune.evaluation.report.summarise` makes of
+        the scores with the first look alone ("before") and with all looks ("after").
+    """
+    weights = bundled()
+    network = HumanSegmenter().network
+    seen: list[tuple[str, int]] = []
+
+    def everything(image: Image.Image) -> npt.NDArray[np.uint8]:
+        with patch.object(segmenter, "Looks", _Counted):
+            mask = HumanSegmenter(network=network, options=Options()).mask(image)
+        seen.append(_Counted.last.kind_and_views())
+        return np.asarray(mask)
+
+    def first_alone(image: Image.Image) -> npt.NDArray[np.uint8]:
+        return np.asarray(HumanSegmenter(network=network, options=Options(crop="off")).mask(image))
+
+    models = {
+        "before": Predictor("bundled?crop=off", first_alone, {"sha256": weights.sha256}),
+        "after": Predictor("bundled", everything, {"sha256": weights.sha256}),
+    }
+    results = [row for row in measure(choose_rows(settings), models, settings) if "after" in row]
+    kinds = {}
+    for kind in KINDS:
+        chosen = [k for k, (name, _) in enumerate(seen) if name == kind]
+        if chosen:
+            kinds[kind] = {
+                "pictures": len(chosen),
+                "views": sum(seen[k][1] for k in chosen),
+                **_scores([results[k] for k in chosen]),
+            }
+    return {
+        "weights_sha256": weights.sha256,
+        "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k != "manifest"},
+        "pictures": len(results),
+        "views": sum(views for _, views in seen),
+        "kinds": kinds,
+    }
+
+
+def _scores(results: list[dict[str, Any]]) -> dict[str, Any]:
+    summary = summarise(results)
+    overall = summary["overall"] or {}
+    return {
+        "people": {name: overall[name] for name in ("iou", "boundary_iou") if name in overall},
+        "left_empty": (summary["empty_scenes"] or {}).get("left_empty"),
+        "with_people": overall.get("pictures", 0),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    lines = [
+        "| looks after the first one | photos | of the network's time | IoU, first look → all "
+        "| Boundary IoU | scenes with nobody left empty |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, found in report["kinds"].items():
+        lines.append(
+            f"| {'none' if kind == ONE else kind} | {found['pictures'] / report['pictures']:.0%} "
+            f"| {found['views'] / report['views']:.0%} "
+            f"| {_change(found['people'].get('iou'), 3)} "
+            f"| {_change(found['people'].get('boundary_iou'), 3)} "
+            f"| {_change(found['left_empty'], 2)} |"
+        )
+    views = report["views"] / report["pictures"]
+    return "\n".join([*lines, "", f"{report['pictures']} photos, {views:.2f} views each."])
+
+
+def _change(scores: dict[str, Any] | None, digits: int) -> str:
+    if scores is None:
+        return ""
+    return f"{scores['before']['mean']:.{digits}f} → {scores['after']['mean']:.{digits}f}"
+
+
+class _Counted(Looks):
+    """Looks that know how many views they took, and why."""
+
+    #: The looks at the picture that was worked on last.
+    last: _Counted
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._kinds: list[str] = []
+        self._views = 0
+        type(self).last = self
+
+    def from_afar(self, margin: float) -> Alpha:
+        self._kinds.append(AFAR)
+        return super().from_afar(margin)
+
+    def at(self, boxes: Iterable[Box]) -> list[Alpha]:
+        boxes = list(boxes)
+        if boxes:
+            corners = boxes == people.parts_xyxy(self._rgb.size, self.settings)
+            self._kinds.append(CORNERS if corners else CLOSER)
+        return super().at(boxes)
+
+    def _alphas(self, views: Any) -> Alpha:
+        self._views += len(views)
+        return super()._alphas(views)
+
+    def kind_and_views(self) -> tuple[str, int]:
+        """The kind of photo, the dearest look's, and the number of views."""
+        kind = max(self._kinds, key=KINDS.index, default=ONE)
+        return kind, self._views
