@@ -23,6 +23,7 @@ from PIL import Image
 from u2net_human_plugin import people, segmenter
 from u2net_human_plugin.boxes import Box
 from u2net_human_plugin.looks import Alpha, Looks
+from u2net_human_plugin.network import Network, load_onnx
 from u2net_human_plugin.options import Options
 from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.weights import bundled
@@ -31,10 +32,13 @@ from ..evaluation.measure import Settings, choose_rows, measure
 from ..evaluation.report import summarise
 from ..files import write_text
 from ..predictors import Predictor
+from ..publishing.readme import fill
+from .pipeline import pipeline_sha256
 
 ONE, AFAR, CLOSER, CORNERS = "the first look alone", "from further away", "closer", "corners"
 #: Names of the kinds, in the order of the table.
 KINDS = (ONE, AFAR, CLOSER, CORNERS)
+_MARK = "looks"
 
 
 def looks(
@@ -42,24 +46,33 @@ def looks(
     split: Annotated[str, typer.Option(help="val, train, test or all")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="only so many, evenly drawn")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="file for the report")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="document whose block `looks` is filled with the table")
+    ] = None,
 ) -> None:
     """What closer looks cost and gain, by the kind of photo."""
     report = measure_looks(Settings(manifest, split, limit=limit, consistency=0))
     print(table(report))
     if out is not None:
         write_text(out, json.dumps(report, indent=1) + "\n")
+    if page is not None:
+        text = page.read_text("utf-8")
+        write_text(page, fill(text, _MARK, table(report), file=str(page)))
 
 
-def measure_looks(settings: Settings) -> dict[str, Any]:
-    """Views and scores of the bundled weights, by kind of photo.
+def measure_looks(settings: Settings, network: Network | None = None) -> dict[str, Any]:
+    """Views and scores, by kind of photo.
+
+    Args:
+        settings: which photos.
+        network: what looks; None, the bundled weights.
 
     Returns:
         ``pictures``, ``views``, and under ``kinds`` for each of :data:`KINDS` that occurs:
         ``pictures``, ``views``, and what :func:`finetune.evaluation.report.summarise` makes of
         the scores with the first look alone ("before") and with all looks ("after").
     """
-    weights = bundled()
-    network = HumanSegmenter().network
+    network = network if network is not None else load_onnx(bundled())
     seen: list[tuple[str, int]] = []
 
     def everything(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -72,8 +85,8 @@ def measure_looks(settings: Settings) -> dict[str, Any]:
         return np.asarray(HumanSegmenter(network=network, options=Options(crop="off")).mask(image))
 
     models = {
-        "before": Predictor("bundled?crop=off", first_alone, {"sha256": weights.sha256}),
-        "after": Predictor("bundled", everything, {"sha256": weights.sha256}),
+        "before": Predictor("bundled?crop=off", first_alone, {}),
+        "after": Predictor("bundled", everything, {}),
     }
     results = [row for row in measure(choose_rows(settings), models, settings) if "after" in row]
     kinds = {}
@@ -86,7 +99,8 @@ def measure_looks(settings: Settings) -> dict[str, Any]:
                 **_scores([results[k] for k in chosen]),
             }
     return {
-        "weights_sha256": weights.sha256,
+        "weights_sha256": bundled().sha256,
+        "pipeline_sha256": pipeline_sha256(),
         "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k != "manifest"},
         "pictures": len(results),
         "views": sum(views for _, views in seen),
