@@ -16,9 +16,8 @@ def looked_closer(
 ) -> list[tuple[Box, Alpha]]:
     """The first look at the whole and, to be pasted over it, closer ones.
 
-    Whoever is small in the picture is looked at closer. If the first look is sure of nobody,
-    somebody may be too near: a look from further away then takes its place. If nobody is large,
-    people whom it overlooks are sought in parts of the picture.
+    Whoever is small in the picture is looked at closer. If nobody is large, people whom the first
+    look overlooks are sought in parts of the picture.
 
     Args:
         first: what :meth:`Looks.at_whole` found.
@@ -27,12 +26,7 @@ def looked_closer(
         detected: boxes (N,4) xyxy of a detector, if one was asked.
         options: which people are wanted; of the others, a detector's need no closer look.
     """
-    settings, whole = look.settings, (0, 0, *size_wh)
-    if first.max() < settings.sure:
-        afar = look.from_afar(settings.margin)
-        nearer = people.locate(afar, size_wh, settings, seen=settings.sure)
-        if people.large(nearer, size_wh, settings):
-            return [(whole, afar)]
+    settings = look.settings
     regions = people.locate(first, size_wh, settings)
     if not people.large(regions, size_wh, settings):
         parts = people.parts_xyxy(size_wh, settings)
@@ -47,6 +41,6 @@ def looked_closer(
     crops = people.crops_xyxy(places, size_wh, settings)
     closer = zip(crops, look.at(crops), strict=True)
     return [
-        (whole, first),
+        ((0, 0, *size_wh), first),
         *((box, combined(alpha, first, box, size_wh, settings.sure)) for box, alpha in closer),
     ]

@@ -50,18 +50,6 @@ class Looks:
         whole: Alpha = self._alphas([self._whole])[0]
         return whole
 
-    def from_afar(self, margin: float) -> Alpha:
-        """The whole picture again, smaller: its border goes on for ``margin`` of its sides.
-
-        A face that the frame cuts on all sides is hard to recognise; with ground around it is not.
-        """
-        beyond = round(self._size * margin / (1 + 2 * margin))
-        inner = reduced(self._rgb, self._size - 2 * beyond)
-        around = ((beyond, beyond), (beyond, beyond), (0, 0))
-        alpha: Alpha = self._alphas([np.pad(inner, around, mode="edge")])[0]
-        cut = [round(side * beyond / self._size) for side in alpha.shape]
-        return alpha[cut[0] : alpha.shape[0] - cut[0], cut[1] : alpha.shape[1] - cut[1]]
-
     def at(self, boxes: Iterable[Box]) -> list[Alpha]:
         """Looks at parts of the picture."""
         return list(self._alphas([reduced(self._rgb.crop(box), self._size) for box in boxes]))

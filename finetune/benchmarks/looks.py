@@ -1,8 +1,8 @@
 """What closer looks cost and gain on photos as they come: `benchmark looks`.
 
-A photo is one of four kinds, by what the pipeline did with it after the first look: nothing more;
-looked from further away; looked at small people closer; or looked for overlooked people in the
-corners, whether or not it then looked closer. Of each kind: how many photos, what share of all the
+A photo is one of three kinds, by what the pipeline did with it after the first look: nothing more;
+looked at small people closer; or looked for overlooked people in the corners, whether or not it
+then looked closer. Of each kind: how many photos, what share of all the
 network's views, and the scores with the first look alone and with all looks.
 """
 
@@ -35,9 +35,9 @@ from ..predictors import Predictor
 from ..publishing.readme import fill
 from .pipeline import pipeline_sha256
 
-ONE, AFAR, CLOSER, CORNERS = "the first look alone", "from further away", "closer", "corners"
+ONE, CLOSER, CORNERS = "the first look alone", "closer", "corners"
 #: Names of the kinds, in the order of the table.
-KINDS = (ONE, AFAR, CLOSER, CORNERS)
+KINDS = (ONE, CLOSER, CORNERS)
 _MARK = "looks"
 
 
@@ -154,10 +154,6 @@ class _Counted(Looks):
         self._kinds: list[str] = []
         self._views = 0
         type(self).last = self
-
-    def from_afar(self, margin: float) -> Alpha:
-        self._kinds.append(AFAR)
-        return super().from_afar(margin)
 
     def at(self, boxes: Iterable[Box]) -> list[Alpha]:
         boxes = list(boxes)
