@@ -28,6 +28,9 @@ def looked_closer(
         options: which people are wanted; of the others, a detector's need no closer look.
     """
     settings, whole = look.settings, (0, 0, *size_wh)
+    chosen = None if detected is None else detected[choose(detected, options, size_wh)]
+    if options.chooses_persons and chosen is not None and not len(chosen):
+        return [(whole, first)]  # nobody stays, so the mask will be empty
     if first.max() < settings.sure:
         afar = look.from_afar(settings.margin)
         nearer = people.locate(afar, size_wh, settings, seen=settings.sure)
@@ -39,11 +42,10 @@ def looked_closer(
         overlooked = people.overlooked_xyxy(parts, look.at(parts), regions, settings)
         regions = np.concatenate((regions, overlooked))
     places = regions
-    if detected is not None:
-        kept = choose(detected, options, size_wh)
-        places = people.extended_xyxy(detected[kept], regions)
+    if chosen is not None:
+        places = people.extended_xyxy(chosen, regions)
         if not options.chooses_persons:
-            places = np.concatenate((places, people.apart_xyxy(regions, detected)))
+            places = np.concatenate((places, people.apart_xyxy(regions, chosen)))
     crops = people.crops_xyxy(places, size_wh, settings)
     closer = zip(crops, look.at(crops), strict=True)
     return [

@@ -248,6 +248,7 @@ assert chosen._segmenter.options.persons == "largest"
         ({"crop": "yolov8"}, '"off", "self" or "yolo"'),
         ({"persons": 3}, '"all", "largest" or "center"'),
         ({"max_person": 1}, 'did you mean "max_persons"'),
+        ({"croop": "off"}, 'did you mean "crop"'),
         ({"min_person": "NaN"}, "min_person"),
     ],
 )
