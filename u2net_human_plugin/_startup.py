@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ADAPTERS = {
     "rembg": "u2net_human_plugin.hosts.rembg",
     "rembg.sessions": "u2net_human_plugin.hosts.rembg",
+    "rembg.commands.s_command": "u2net_human_plugin.hosts.rembg_server",
     "transparent_background.Remover": "u2net_human_plugin.hosts.transparent_background",
 }
 

@@ -26,21 +26,23 @@ def looked_closer(
         detected: boxes (N,4) xyxy of a detector, if one was asked.
         options: which people are wanted; of the others, a detector's need no closer look.
     """
-    settings = look.settings
+    settings, whole = look.settings, (0, 0, *size_wh)
+    chosen = None if detected is None else detected[choose(detected, options, size_wh)]
+    if options.chooses_persons and chosen is not None and not len(chosen):
+        return [(whole, first)]  # nobody stays, so the mask will be empty
     regions = people.locate(first, size_wh, settings)
     if not people.large(regions, size_wh, settings):
         parts = people.parts_xyxy(size_wh, settings)
         overlooked = people.overlooked_xyxy(parts, look.at(parts), regions, settings)
         regions = np.concatenate((regions, overlooked))
     places = regions
-    if detected is not None:
-        kept = choose(detected, options, size_wh)
-        places = people.extended_xyxy(detected[kept], regions)
+    if chosen is not None:
+        places = people.extended_xyxy(chosen, regions)
         if not options.chooses_persons:
-            places = np.concatenate((places, people.apart_xyxy(regions, detected)))
+            places = np.concatenate((places, people.apart_xyxy(regions, chosen)))
     crops = people.crops_xyxy(places, size_wh, settings)
     closer = zip(crops, look.at(crops), strict=True)
     return [
-        ((0, 0, *size_wh), first),
+        (whole, first),
         *((box, combined(alpha, first, box, size_wh, settings.sure)) for box, alpha in closer),
     ]

@@ -37,9 +37,8 @@ class Looks:
 
     def __init__(self, network: Network, rgb: Image.Image, mirrored: bool = False) -> None:
         self._network, self._rgb, self._mirrored = network, rgb, mirrored
-        #: How the network is run.
-        # Somebody's own callable may say nothing of itself.
-        self.settings = getattr(network, "settings", Settings())
+        #: How the network is run; the defaults if somebody's own callable has no settings.
+        self.settings: Settings = getattr(network, "settings", None) or Settings()
         self._size = self.settings.size
         self._whole = reduced(rgb, self._size)
         # The brightest of the full-size pixels may be one in a million, which no look sees.

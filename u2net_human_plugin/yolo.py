@@ -70,6 +70,13 @@ def find_people(
     return (boxes * scale).astype(np.float32), scores.astype(np.float32)
 
 
+def preload() -> None:
+    """Load the model of :func:`find_people` now; its errors come now, not with a picture."""
+    with _lock:
+        keep_torch_running()
+        _model()
+
+
 def _model() -> Any:
     # A forked child must not use a model whose threads stayed in the parent.
     key = (os.getpid(), os.environ.get(ENVIRONMENT_VARIABLE, ""))

@@ -117,6 +117,57 @@ def test_a_wrong_variable_ends_the_command(rembg: Launch, picture: Path) -> None
     assert done.stderr.strip().splitlines()[-1].startswith("Error: U2NET_HUMAN_PERSONS='largst'")
 
 
+#: As in an environment without the extra `yolo`.
+WITHOUT_YOLO = "import sys; sys.modules['ultralytics'] = None\n" + REMBG
+YOLO_OPTION = ["-x", '{"crop": "yolo"}']
+YOLO_VARIABLE = {"U2NET_HUMAN_CROP": "yolo"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        pytest.param(["i", *YOLO_OPTION, "in.jpg", "out.png"], {}, id="i, option"),
+        pytest.param(["i", "in.jpg", "out.png"], YOLO_VARIABLE, id="i, variable"),
+        pytest.param(["p", *YOLO_OPTION, "photos", "cut"], {}, id="p, option"),
+        pytest.param(["p", "photos", "cut"], YOLO_VARIABLE, id="p, variable"),
+        pytest.param(["b", *YOLO_OPTION, "3", "4"], {}, id="b, option"),
+    ],
+)
+def test_yolo_that_is_not_installed_ends_the_command(
+    launch: Launch,
+    picture: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    variables: dict[str, str],
+) -> None:
+    """In one line, before the first picture: rembg's `p` would end with 0 past every one."""
+    (tmp_path / "photos").mkdir()
+    for name in ("in.jpg", "photos/a.jpg", "photos/b.jpg"):
+        shutil.copy(picture, tmp_path / name)
+    command, *rest = arguments
+    model = [command, "-m", "u2net_human_ft"]
+    done = launch("-I", "-c", WITHOUT_YOLO, *model, *rest, check=False, env=variables)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "ultralytics" in line]
+    assert line.startswith(
+        'Error: ultralytics is not installed; crop="yolo" needs it: `pip install'
+    )
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "cut").exists()
+
+
+def test_missing_weights_end_the_command(rembg: Launch, picture: Path) -> None:
+    """In one line that names the file and the variable, and once."""
+    wrong = {"U2NET_HUMAN_WEIGHTS": "/nowhere/mine.onnx"}
+    done = rembg("p", "-m", "u2net_human_ft", picture.parent, "cut", check=False, env=wrong)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("/nowhere/mine.onnx") == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: /nowhere/mine.onnx: cannot be read")
+    assert last.endswith("unset U2NET_HUMAN_WEIGHTS.")
+
+
 def test_switched_off(rembg: Launch, picture: Path) -> None:
     """With U2NET_HUMAN_PLUGIN=off rembg says what it says of any model it does not know."""
     arguments = ["i", "-m", "u2net_human_ft", picture, "out.png"]
@@ -253,7 +304,10 @@ def test_the_ffmpeg_lines_of_the_docs(
 
 
 def test_rembg_d(rembg: Launch, tmp_path: Path) -> None:
-    """Downloading is checking the file: no network, and a damaged file is named."""
+    """Downloading is checking the file: no network, and a damaged file is named.
+
+    Its exit status is rembg's own: 0 also then.
+    """
     done = rembg("d", "u2net_human_ft", check=False)
     if "unexpected extra argument" in done.stderr:
         pytest.skip("this rembg's `d` takes no model name")

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.process
 #: That of 127.0.0.2 counts as public, so that GET can fetch a picture from there.
 SERVER = """
 import sys
+sys.modules["ultralytics"] = None  # as in an environment without the extra `yolo`
 record = open(sys.argv.pop(1), "a", buffering=1)
 def write_down(event, args):
     if event in ("open", "os.open", "socket.connect", "subprocess.Popen", "exec"):
@@ -218,6 +219,41 @@ def test_a_wrong_option_is_status_400_with_its_sentence(
     said = server.log.read_text()
     assert "OptionError" not in said
     assert server.post(png)[0] == 200
+
+
+def test_what_the_server_lacks_is_status_500_with_its_sentence(server: Server, png: bytes) -> None:
+    """Without a traceback in the log; the next request is answered."""
+    for _ in range(2):
+        status, answer = server.post(png, extras={"crop": "yolo"})
+        assert status == 500
+        assert json.loads(answer)["detail"].startswith("ultralytics is not installed; crop=")
+    assert "Traceback" not in server.log.read_text()
+    assert server.post(png)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        pytest.param({"CROP": "yolo"}, "ultralytics is not installed; ", id="no YOLO"),
+        pytest.param({"PERSONS": "largst"}, "U2NET_HUMAN_PERSONS='largst': exp", id="wrong value"),
+        pytest.param(
+            {"WEIGHTS": "/nowhere/a.onnx"}, "/nowhere/a.onnx: cannot be ", id="no weights"
+        ),
+    ],
+)
+def test_the_server_does_not_start_with_what_cannot_be_had(
+    launch: Callable[..., subprocess.CompletedProcess[str]],
+    variables: dict[str, str],
+    sentence: str,
+) -> None:
+    """One line says why, instead of status 500 for every request."""
+    environment = {f"U2NET_HUMAN_{name}": value for name, value in variables.items()}
+    arguments = ["record", "s", "-h", "127.0.0.1", "-p", "0"]
+    done = launch("-c", SERVER, *arguments, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"Error: {sentence}")
+    assert "Traceback" not in done.stderr
+    assert "started" not in done.stdout.lower() + done.stderr.lower()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

@@ -248,6 +248,7 @@ assert chosen._segmenter.options.persons == "largest"
         ({"crop": "yolov8"}, '"off", "self" or "yolo"'),
         ({"persons": 3}, '"all", "largest" or "center"'),
         ({"max_person": 1}, 'did you mean "max_persons"'),
+        ({"croop": "off"}, 'did you mean "crop"'),
         ({"min_person": "NaN"}, "min_person"),
     ],
 )
@@ -271,36 +272,68 @@ answer = made
 """) == ["on", "off"]
 
 
-def test_a_wrong_option_where_a_web_server_is_loaded(ask: Ask) -> None:
-    """The same error is one of Starlette's and click's, and can be sent to another process.
+def test_errors_where_a_web_server_is_loaded(ask: Ask, tmp_path: Path) -> None:
+    """The same errors are also Starlette's and click's, and can be sent to another process.
 
-    A wrong variable is the server's own fault, not the caller's.
+    A wrong option is the caller's mistake. What the environment asks for and what the machine
+    lacks is the server's own fault, and the names of its files are for its log alone.
     """
     pytest.importorskip("starlette")
     pytest.importorskip("click")
-    assert (
-        ask("""
-import pickle, starlette.exceptions
-try:
-    rembg.new_session("u2net_human_ft", crop="cut")
-except OptionError as error:
-    for each in (error, pickle.loads(pickle.dumps(error))):
-        assert isinstance(each, starlette.exceptions.HTTPException)
-        assert each.status_code == 400
-        assert str(each) == each.detail == each.format_message() == error.args[0]
-        assert str(each).startswith("crop='cut': expected")
-    os.environ["U2NET_HUMAN_CROP"] = "cut"
+    missing = str(tmp_path / "missing.onnx")
+    code = """
+import logging, pickle, click, starlette.exceptions
+from u2net_human_plugin.errors import MissingExtraError
+logged = []
+logging.getLogger("u2net_human_plugin.options").addFilter(
+    lambda record: logged.append(record.getMessage()))
+def raised(expected, variables=(), **keywords):
+    os.environ.update(variables)
     try:
-        rembg.new_session("u2net_human_ft")
-    except OptionError as error:
-        answer = type(error).__name__
+        rembg.new_session("u2net_human_ft", **keywords)
+    except expected as error:
+        copy = pickle.loads(pickle.dumps(error))
+        for each in (error, copy):
+            assert isinstance(each, (starlette.exceptions.HTTPException, click.ClickException))
+            assert str(each) == each.format_message() == error.args[0]
+        assert type(copy) is type(error)
+        return [type(error).__name__, error.status_code, str(error), error.detail, copy.detail]
     finally:
-        del os.environ["U2NET_HUMAN_CROP"]
-        for name in [name for name in sys.modules if name.startswith("starlette")]:
-            del sys.modules[name]
-""")
-        == "RembgVariableError"
+        for name in dict(variables):
+            del os.environ[name]
+answer = [
+    raised(OptionError, crop="cut"),
+    raised(OptionError, {"U2NET_HUMAN_CROP": "cut"}),
+    raised(WeightsError, {"U2NET_HUMAN_WEIGHTS": missing}),
+]
+present, sys.modules["ultralytics"] = sys.modules.get("ultralytics"), None
+answer.append(raised(MissingExtraError, crop="yolo"))
+answer.append(logged)
+del sys.modules["ultralytics"]
+if present:
+    sys.modules["ultralytics"] = present
+for name in [name for name in sys.modules if name.startswith("starlette")]:
+    del sys.modules[name]
+"""
+    *answers, logged = ask(code, missing=missing)
+    assert [answer[:2] for answer in answers] == [
+        ["RembgOptionError", 400],
+        ["RembgVariableError", 500],
+        ["RembgWeightsError", 500],
+        ["RembgMissingExtraError", 500],
+    ]
+    option, variable, weights, extra = answers
+    assert option[2].startswith("crop='cut': expected")
+    assert variable[2].startswith("U2NET_HUMAN_CROP='cut': expected")
+    assert extra[2].startswith("ultralytics is not installed")
+    for _, _, sentence, *details in (option, variable, extra):
+        assert details == [sentence] * 2
+    assert weights[2].startswith(f"{missing}: cannot be read")
+    assert (
+        weights[3:]
+        == ["u2net_human_ft is not set up rightly on this server; its log says what is wrong."] * 2
     )
+    assert [message.count(missing) for message in logged] == [1]
 
 
 @pytest.mark.parametrize("keyword", ["model_path", "weights", "detector", "network", "ckpt"])

@@ -201,7 +201,12 @@ def test_options_reach_the_pipeline(host, astronaut, monkeypatch):
     [
         ({"crop": "sometimes"}, '"off", "self" or "yolo"'),
         ({"person": "all"}, 'did you mean "persons"'),
-        ({"quality": 3}, "no option quality.*crop"),
+        ({"crp": "off"}, 'did you mean "crop"'),
+        ({"resise": "static"}, 'no option "resise"; did you mean "resize"\\?'),
+        (
+            {"quality": 3},
+            r'no option "quality"\. The options: crop.* It also takes jit, device, ckpt',
+        ),
         ({"resize": "huge"}, "static or dynamic"),
         ({"device": "gpu"}, "device='gpu'.*cuda"),
     ],

@@ -116,6 +116,19 @@ def test_real_command_with_a_wrong_checkpoint(script, launch, folder):
     assert not (folder.parent / "out").exists()
 
 
+def test_yolo_that_is_not_installed_ends_the_command(launch, folder):
+    """In one line, before the first picture; in code, the constructor says the same."""
+    code = "import sys; sys.modules['ultralytics'] = None\n"
+    console = "from transparent_background import console; console()"
+    wanted = ("-s", folder, "-m", MODEL_NAME, "-d", "out")
+    done = launch("-c", code + console, *wanted, check=False, env={"U2NET_HUMAN_CROP": "yolo"})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    said = 'ultralytics is not installed; crop="yolo" needs it: `pip install'
+    assert done.stderr.strip().splitlines()[-1].startswith(f"transparent-background: error: {said}")
+    assert not (folder.parent / "out").exists()
+
+
 def _files(package: Path) -> list[tuple[Path, float]]:
     """What is in the host's package, compiled files aside."""
     paths = sorted(package.rglob("*"))

@@ -301,6 +301,25 @@ def test_a_detectors_own_error_and_its_nonsense_are_not_swallowed() -> None:
         ).mask(picture)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "looks"),
+    [
+        pytest.param({"persons": "largest", "min_person": 0.5}, [1], id="nobody is large enough"),
+        pytest.param({"persons": "largest"}, [1, 4, 1], id="somebody is"),
+        pytest.param({}, [1, 4, 1], id="nobody is left out"),
+    ],
+)
+def test_no_closer_look_where_nobody_stays(chosen: dict[str, Any], looks: list[int]) -> None:
+    """The mask will be empty whatever the network says; else all looks are taken."""
+    network = Light()
+    segmenter = HumanSegmenter(network=network, detector=detector_of(SMALL), crop="yolo")
+    mask = segmenter.mask(
+        people_of_light(SCENE, SMALL), Options().updated({"crop": "yolo", **chosen})
+    )
+    assert network.batches == looks
+    assert (mask.getextrema() == (0, 0)) is (looks == [1])
+
+
 # YOLO itself, in a process of its own: what it prints, writes and sends is part of the test.
 
 

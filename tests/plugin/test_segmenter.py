@@ -357,7 +357,15 @@ def test_flipping_and_moving_a_real_photo(real: HumanSegmenter, astronaut: Image
     assert iou(plain, np.asarray(real.mask(bordered))[40:-40, 40:-40]) >= 0.75
 
 
-def test_an_option_that_does_not_exist_is_named() -> None:
-    """Whatever it may mean: the message lists the options that there are."""
-    with pytest.raises(OptionError, match=r"HumanSegmenter has no option max_people\. The opt"):
-        HumanSegmenter(max_people=1)
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("person", r'no option "person"; did you mean "persons"\? The options: crop: '),
+        ("max_people", r'no option "max_people"; did you mean "max_persons"\? The opt'),
+        ("quality", r'no option "quality"\. The options: crop: '),
+    ],
+)
+def test_an_option_that_does_not_exist_is_named(name: str, sentence: str) -> None:
+    """With the nearest that there is, if one is near, and all options."""
+    with pytest.raises(OptionError, match=f"^HumanSegmenter has {sentence}"):
+        HumanSegmenter(**{name: 1})

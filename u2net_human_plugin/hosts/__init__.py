@@ -52,7 +52,7 @@ def _status(host: str, modules: list[str]) -> str:
         return "switched off"
     if reasons:
         return f"failed: {reasons[0]}"
-    if all(name in _startup.outcomes for name in modules if name != host):
+    if any(name in _startup.outcomes for name in modules if name != host):
         return "registered"
     try:
         if find_spec(host) is None:

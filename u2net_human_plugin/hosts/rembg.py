@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # Of our own, only what is light: numpy and Pillow wait until there is a session.
-from u2net_human_plugin.errors import HostError, OptionError
+from u2net_human_plugin.errors import HostError, OptionError, PluginError
 from u2net_human_plugin.weights import ENVIRONMENT_VARIABLE, MODEL_NAME, find_weights
 
 if TYPE_CHECKING:
@@ -95,9 +95,12 @@ class Session:
             the fields of :class:`~u2net_human_plugin.options.Options`. Others are rembg's.
 
     Raises:
-        OptionError: a wrong value, a misspelt option, or a keyword that asks for a file; see
-            :mod:`u2net_human_plugin.hosts.rembg_errors`.
+        OptionError: a wrong value, a misspelt option, or a keyword that asks for a file.
         WeightsError: the weights are damaged or not a network of the right kind.
+        MissingExtraError: ``crop="yolo"`` is asked for and ultralytics is not installed.
+
+    Where rembg's command or server runs, these errors are also of their kinds, see
+    :mod:`u2net_human_plugin.hosts.rembg_errors`.
     """
 
     # BaseSession's __init__ is not called: it would load one network for each session.
@@ -105,15 +108,20 @@ class Session:
         from u2net_human_plugin.network import default_providers, load_onnx
         from u2net_human_plugin.options import Options
         from u2net_human_plugin.segmenter import HumanSegmenter
+        from u2net_human_plugin.yolo import preload
 
         wanted = kwargs.get("providers", args[0] if args else None)
-        with _told_to_the_caller("RembgVariableError"):
+        with _told(from_environment=True):
             options = Options.from_environment()
-        with _told_to_the_caller():
+        with _told():
             options = _updated(options, kwargs)
             _check_session_options(sess_opts)
             providers = default_providers() if wanted is None else _available(wanted)
-        self._network = load_onnx(find_weights(), providers, sess_opts)
+            self._network = load_onnx(find_weights(), providers, sess_opts)
+            # rembg's `p` goes on past a picture's error and ends with 0. What would be the error
+            # of every picture has to come before the first one.
+            if options.crop == "yolo":
+                preload()
         self.model_name = model_name
         self._segmenter = HumanSegmenter(network=self._network, options=options)
         _warn_of_fallback(wanted or providers, self.inner_session.get_providers())
@@ -125,14 +133,14 @@ class Session:
 
     def predict(self, img: Image.Image, *_args: Any, **kwargs: Any) -> list[Image.Image]:
         """One mask, "L" and of the image's size. Options given here hold for this image."""
-        with _told_to_the_caller():
+        with _told():
             options = _updated(self._segmenter.options, kwargs)
             # Meant for a session, but an older rembg's server makes one for the first request
             # alone; a wrong value of a later one is a mistake all the same.
             _check_session_options(kwargs.get("sess_opts"))
             if (wanted := kwargs.get("providers")) is not None:
                 _available(wanted)
-        return [self._segmenter.mask(img, options)]
+            return [self._segmenter.mask(img, options)]
 
     @classmethod
     def download_models(cls, *_args: Any, **_kwargs: Any) -> str:
@@ -173,18 +181,18 @@ def _member(module: ModuleType, name: str, kind: type, default: Any = None) -> A
 
 
 @contextmanager
-def _told_to_the_caller(kind: str = "RembgOptionError") -> Iterator[None]:
-    """Around what a caller may have got wrong: no traceback in rembg's command, no status 500."""
+def _told(from_environment: bool = False) -> Iterator[None]:
+    """Turn our errors into those that rembg's command or server shows, where one of them runs."""
     try:
         yield
-    except OptionError as error:
+    except PluginError as error:
         if "starlette.exceptions" not in sys.modules:
             raise
         try:
-            from u2net_human_plugin.hosts import rembg_errors
+            from u2net_human_plugin.hosts.rembg_errors import told
         except ImportError:  # somebody's own server, without rembg's command line
             raise error from None
-        raise getattr(rembg_errors, kind)(str(error)) from None
+        raise told(error, from_environment) from None
 
 
 def _updated(options: Options, keywords: Mapping[str, Any]) -> Options:

@@ -32,6 +32,7 @@ from u2net_human_plugin.options import Options, refuse_unknown
 from u2net_human_plugin.preprocess import Picture, to_rgb
 from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.weights import MODEL_NAME
+from u2net_human_plugin.yolo import preload
 
 if TYPE_CHECKING:
     import torch
@@ -127,6 +128,8 @@ def _set_up(  # noqa: PLR0913, PLR0917 - the host's own parameters, in its order
     options = _options(keywords)
     chosen = available_device(device)
     network = network_for(ckpt, chosen, jit)
+    if options.crop == "yolo":
+        preload()
     matte = functools.partial(_matte, HumanSegmenter(options=options, network=network))
     remover.device = chosen
     remover.transform = matte
