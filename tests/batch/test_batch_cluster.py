@@ -179,10 +179,14 @@ def write_bright(path):
     return str(path)
 
 
-@pytest.mark.parametrize("count", [24, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_killed(count, photos, batch, tmp_path, driver):
     """A killed worker and a killed driver lose nothing, and the next run does what is missing."""
-    photos(count)
+    last = photos(count) / "1" / f"{count - 1:04}.jpg"
+    picture = last.read_bytes()
+    last.unlink()
+    os.mkfifo(last)  # whoever reads it waits, so that no machine is too fast for this test
     out = tmp_path / "out"
     many = count > 100  # for so many the time is better spent on files than in a network
     env = {ENVIRONMENT_VARIABLE: write_bright(tmp_path / "bright.onnx")} if many else {}
@@ -192,8 +196,7 @@ def test_killed(count, photos, batch, tmp_path, driver):
     at_work = workers(process)
     assert len(at_work) == 2
     at_work[0].kill()
-    wait_for(lambda: len(outputs(out)) >= count // 2, seconds=1800)
-    wait_for((out / ".rows").exists)
+    wait_for(lambda: (out / ".rows").exists() and len(outputs(out)) >= count // 4, seconds=1800)
     assert process.poll() is None, "a killed worker ends nothing"
     at_work = workers(process)
     process.kill()
@@ -201,11 +204,13 @@ def test_killed(count, photos, batch, tmp_path, driver):
     wait_for(lambda: not any(child.is_running() for child in at_work), 60)
     check_whole(out)
     first = outputs(out)
-    assert count // 2 <= len(first) < count
+    assert count // 4 <= len(first) < count
 
+    last.unlink()
+    last.write_bytes(picture)
     done = batch(env=env, timeout=1800)
     known = int(re.search(r"(\d+) of them done already", done.stdout)[1])
-    assert known > 0
+    assert 0 < known <= len(first)
     assert f"{count - known} cut-outs made, 0 failed" in done.stdout
     second = outputs(out)
     assert sum(second[name] == first[name] for name in first) == known, "nothing twice"
