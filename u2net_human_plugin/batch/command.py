@@ -1,7 +1,7 @@
 """``python -m u2net_human_plugin batch SOURCE DEST``: what is missing in DEST is made.
 
 Exit status: 0, all cut-outs are there; 1, some pictures failed; 2, it could not start, or Ray
-failed; 130, stopped by Ctrl+C.
+failed; 130, stopped by Ctrl+C; 143, by SIGTERM.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def main(given: argparse.Namespace) -> int:
         print(f"batch: {error}", file=sys.stderr)
     except OSError as error:
         print(f"batch: {said(error)}", file=sys.stderr)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # SystemExit is Ray's answer to SIGTERM
         print("batch: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143
     return 2
 
 
