@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,32 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 def pytest_report_header() -> str:
     """Say which copy is under test: the installed wheel or the checkout."""
     return f"package under test: {Path(u2net_human_plugin.__file__).parent}"
+
+
+#: What the package's extras install, by the names under which it is imported.
+EXTRAS = {
+    re.split(r"[^\w.-]", requirement)[0].replace("-", "_").lower()
+    for requirement in requires("u2net-human-plugin") or ()
+    if "extra ==" in requirement
+}
+
+
+class Module(pytest.Module):
+    """A module of tests; it is skipped if it imports what an extra installs and nobody did."""
+
+    def collect(self) -> Any:
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            missing = getattr(error.__cause__, "name", None) or ""
+            if isinstance(error.__cause__, ModuleNotFoundError) and missing in EXTRAS:
+                pytest.skip(f"needs {missing}, which the extra dev installs")
+            raise
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> Module:
+    """Contributors without PyTorch have the tests that do without."""
+    return Module.from_parent(parent, path=module_path)
 
 
 #: Fixtures that start interpreters, or that need what is not part of the repository.

@@ -20,13 +20,14 @@ from u2net_human_plugin.errors import DataError, MissingExtraError, OptionError,
 pytest.importorskip("pyarrow", reason="needs the extra ray")
 fsspec = pytest.importorskip("fsspec", reason="needs the extra ray")
 
-from u2net_human_plugin.batch.storage import (  # noqa: E402 - after the skip
+from u2net_human_plugin.batch import command  # noqa: E402 - after the skip
+from u2net_human_plugin.batch.storage import (  # noqa: E402
     UNFINISHED,
     Folder,
     destination,
     find_pictures,
 )
-from u2net_human_plugin.batch.table import NAME, ROWS, Table  # noqa: E402
+from u2net_human_plugin.batch.table import NAME, ROWS, Table, from_rows  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -185,6 +186,25 @@ def test_table(tmp_path):
     assert folder.names() == [NAME]
     assert not (tmp_path / "out" / ROWS).exists()
     assert Table(folder).collect().to_pylist() == rows
+
+
+def test_rows_are_kept_from_the_first_on(tmp_path, monkeypatch, capsys):
+    """The first rows are written as they come, the next every few seconds, the last at the end."""
+    seconds = iter([0, 0.1, 0.2, command.PATIENCE + 0.2, command.PATIENCE + 0.3])
+    monkeypatch.setattr(command.time, "monotonic", lambda: next(seconds))
+    folder = destination(f"{tmp_path}/out")
+    kept = []
+
+    def batches():
+        for source in "abcd":
+            yield from_rows([row(source=source)])
+            kept.append(len(folder.names(ROWS)))
+
+    command._keep(batches(), Table(folder), 4)
+    assert kept == [1, 1, 2, 2]
+    assert len(folder.names(ROWS)) == 3
+    assert Table(folder).collect()["source"].to_pylist() == list("abcd")
+    assert capsys.readouterr().out.splitlines()[0].startswith("1 of 4, ")
 
 
 def test_strange_table(tmp_path):

@@ -9,7 +9,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +16,8 @@ from PIL import Image
 from u2net_human_plugin import HumanSegmenter
 from u2net_human_plugin.hosts import transparent_background as adapter
 from u2net_human_plugin.weights import MODEL_NAME
+
+cv2 = pytest.importorskip("cv2", reason="needs the extra transparent-background")
 
 
 @pytest.fixture(scope="module")

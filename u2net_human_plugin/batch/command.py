@@ -1,7 +1,7 @@
 """``python -m u2net_human_plugin batch SOURCE DEST``: what is missing in DEST is made.
 
 Exit status: 0, all cut-outs are there; 1, some pictures failed; 2, it could not start, or Ray
-failed; 130, stopped by Ctrl+C.
+failed; 130, stopped by Ctrl+C; 143, by SIGTERM.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ AT_A_TIME = 8
 ATTEMPTS = 3
 #: So many failed pictures are listed; the table has them all.
 LISTED = 20
-#: Seconds after which rows are written and it is said how far it is; what was made in the last
-#: of them is made again if this process is killed.
+#: Seconds after which rows are written and it is said how far it is, from the first rows on; what
+#: was made in the last of them is made again if this process is killed.
 PATIENCE = 5
 
 
@@ -43,9 +43,9 @@ def main(given: argparse.Namespace) -> int:
         print(f"batch: {error}", file=sys.stderr)
     except OSError as error:
         print(f"batch: {said(error)}", file=sys.stderr)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # SystemExit is Ray's answer to SIGTERM
         print("batch: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143
     return 2
 
 
@@ -158,20 +158,22 @@ def _make(ray: Any, job: Job, todo: dict[str, str], given: argparse.Namespace) -
         num_gpus=given.gpus_per_actor or None,
         num_cpus=None if given.gpus_per_actor else 1,
     )
-    _keep(rows.iter_batches(batch_size=None, batch_format="pyarrow"), Table(job.dest), len(todo))
+    # Nothing fetched ahead: rows would arrive only when the next ones are there, too.
+    batches = rows.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow")
+    _keep(batches, Table(job.dest), len(todo))
 
 
 def _keep(batches: Iterable[pyarrow.Table], table: Table, total: int) -> None:
-    """Write rows beside the table every few seconds, and say how far it is."""
-    started = shown = time.monotonic()
+    """Write rows beside the table, the first at once, and say how far it is."""
+    started = due = time.monotonic()
     done, rows = 0, []
     try:
         for batch in batches:
             rows += batch.to_pylist()
             now = time.monotonic()
-            if now - shown > PATIENCE:
+            if now >= due:
                 table.add(rows)
-                done, rows, shown = done + len(rows), [], now
+                done, rows, due = done + len(rows), [], now + PATIENCE
                 print(f"{done} of {total}, {done / (now - started):.2f} a second", flush=True)
     finally:
         table.add(rows)
