@@ -52,6 +52,14 @@ class _Commands(TyperGroup):
             # From prepare, 1 says that work on some pictures failed that may succeed next time.
             raise typer.Exit(2 if ctx.invoked_subcommand == "prepare" else 1) from None
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """What each does, wrapped where click would cut it."""
+        commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(1000)) for name, one in commands if not one.hidden]
+            )
+
 
 app = typer.Typer(
     cls=_Commands,

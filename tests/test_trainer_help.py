@@ -31,6 +31,15 @@ def test_the_top_names_every_command() -> None:
         assert re.search(rf"\b{name}\b", top), name
 
 
+def test_the_list_of_commands_is_not_cut() -> None:
+    """What each does is there to its full stop, wrapped."""
+    commands = shown().partition("Commands:")[2]
+    assert "..." not in commands
+    listed = re.split(r"\n  (?=\w)", commands)[1:]
+    assert sorted(entry.split()[0] for entry in listed) == COMMANDS
+    assert all(entry.rstrip().endswith(".") for entry in listed)
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "benchmark"])
 def test_options_are_whole_and_show_their_defaults(name: str) -> None:
     """No option is cut at 80 columns; a default in brackets is no markup."""

@@ -186,7 +186,8 @@ def prepare(
     for failure in outcome.failed:
         typer.echo(f"failed: {failure.name}: {failure.detail}", err=True)
     if not outcome.rows:
-        typer.echo(f"error: no picture could be used; see {out / 'report.md'}", err=True)
+        why = f"; the first: {outcome.aside[0].detail.rstrip('.')}" if outcome.aside else ""
+        typer.echo(f"error: no picture could be used{why}; see {out / 'report.md'}", err=True)
     if outcome.failed or not outcome.rows or (strict and outcome.aside):
         raise typer.Exit(1)
 

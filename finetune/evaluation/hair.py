@@ -192,7 +192,8 @@ def _ground(
         return np.broadcast_to(rng.integers(0, 256, 3).astype(np.float64), (height, width, 3))
     # As much of the scene as has the picture's proportions.
     scale = max(width / scene.width, height / scene.height)
-    size = width / scale, height / scale
+    # Divided and multiplied again, it may be a hair's breadth more than there is.
+    size = min(width / scale, scene.width), min(height / scale, scene.height)
     left, top = rng.uniform(0, scene.width - size[0]), rng.uniform(0, scene.height - size[1])
     box = left, top, min(left + size[0], scene.width), min(top + size[1], scene.height)
     shown = scene.resize((width, height), Image.Resampling.LANCZOS, box=box)

@@ -19,6 +19,8 @@ from .report import METRICS, slices_of
 from .tables import cell
 
 _QUALITY = 85
+#: Scores that stand large above all others.
+_TILES = ("iou", "boundary_iou", "haze", "sad")
 _COLUMNS = ("before", "after", "difference")
 
 
@@ -48,12 +50,17 @@ def html(
     for entry in slices:
         for result in groups[entry["title"]][entry["name"]]:
             ids.setdefault(result["row"], []).append(entry["id"])
+    overall = _table(report["overall"]) if report["overall"] else []
+    dots = [_dot(result, ids.get(result["row"], [])) for result in people]
     return template("report.html.jinja").render(
         report=report,
-        overall=_table(report["overall"]) if report["overall"] else [],
+        names=_names(report["models"]),
+        tiles=[line for line in overall if line["metric"] in _TILES],
+        overall=overall,
         scenes=_scenes(report["empty_scenes"]),
         slices=slices,
-        dots=[_dot(result, ids.get(result["row"], [])) for result in people],
+        dots=dots,
+        start=_start([dot[axis] for dot in dots for axis in "xy"]),
         pictures=[_picture(shown, ids.get(shown.result["row"], [])) for shown in examples],
         facts=json.dumps(
             {key: report[key] for key in ("settings", "models", "machine", "data_sha256")},
@@ -82,6 +89,28 @@ def data_uri(image: Image.Image) -> str:
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+def _names(models: Mapping[str, Any]) -> dict[str, str]:
+    """Each model's file and options; all that was said of it where those do not tell them apart."""
+    specs = {name: str(model["spec"]) for name, model in models.items()}
+    short = {}
+    for name, spec in specs.items():
+        file, mark, options = spec.partition("?")
+        short[name] = Path(file.rpartition(":")[2]).name + mark + options
+    return short if len(set(short.values())) == len(short) else specs
+
+
+def _start(values: Sequence[float]) -> float:
+    """Where axes up to 1 begin, so that there is room between the dots: a tenth."""
+    return min(int(10 * min(values, default=0)) / 10, 0.9)
+
+
+def _parted(estimate: Mapping[str, Any], column: str) -> tuple[str, str]:
+    """A mean, and its interval in brackets."""
+    text = cell(estimate, column == "difference").replace("-", "−")
+    value, bracket, interval = text.partition(" [")
+    return value, bracket.strip() + interval
+
+
 def _table(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A line per score; "verdict" where the interval of the difference leaves out zero."""
     lines = []
@@ -94,9 +123,10 @@ def _table(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
         gained = (entry["difference"]["mean"] > 0) == more_is_better
         lines.append(
             {
+                "metric": metric,
                 "title": title,
                 "pictures": entry["pictures"],
-                "cells": [cell(entry[column], column == "difference") for column in _COLUMNS],
+                "cells": [_parted(entry[column], column) for column in _COLUMNS],
                 "cut": "–" if entry["error_cut"] is None else f"{100 * entry['error_cut']:.0f} %",
                 "verdict": ("better" if gained else "worse") if clear else "",
             }
@@ -112,7 +142,9 @@ def _scenes(scenes: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         {
             "title": title,
             "pictures": scenes["pictures"],
-            "cells": [cell(scenes[key][column], column == "difference") for column in _COLUMNS],
+            "cells": [_parted(scenes[key][column], column) for column in _COLUMNS],
+            "cut": "",
+            "verdict": "",
         }
         for key, title in titles.items()
         if key in scenes
@@ -135,8 +167,16 @@ def _picture(shown: Shown, ids: Sequence[str]) -> dict[str, Any]:
         "photo": data_uri(shown.image),
         **{name: data_uri(cut_out(shown.image, mask)) for name, mask in masks.items()},
         "scores": [
-            (METRICS[metric][0], shown.result["before"][metric], shown.result["after"][metric])
-            for metric in ("iou", "boundary_iou", "haze")
+            _scored(metric, shown.result["before"][metric], shown.result["after"][metric])
+            for metric in _TILES
             if metric in shown.result["after"]
         ],
     }
+
+
+def _scored(metric: str, before: float, after: float) -> tuple[str, float, float, str]:
+    """A score's title, its values, and whether it shows a change in the digits that are shown."""
+    title, more_is_better = METRICS[metric]
+    if round(before, 3) == round(after, 3):
+        return title, before, after, ""
+    return title, before, after, "better" if (after > before) == more_is_better else "worse"

@@ -88,6 +88,15 @@ class TrainConfig:
     iou_weight: Annotated[
         float, typer.Option(min=0, help="Factor of a soft IoU loss beside BCE; paper: 0.")
     ] = 0.0
+    l1_weight: Annotated[
+        float, typer.Option(min=0, help="Factor of an L1 loss of alpha beside BCE; paper: 0.")
+    ] = 0.0
+    laplacian_weight: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Factor of a Laplacian pyramid loss of alpha beside BCE; paper: 0."
+        ),
+    ] = 0.0
     batch_norm: Annotated[
         Literal["frozen", "live"],
         typer.Option(help="frozen (folded; small batches) or live (batches from 16 on)."),
@@ -161,6 +170,16 @@ class TrainConfig:
     def pictures(self) -> Path:
         """Folder for decoded pictures."""
         return self.cache or self.out / PICTURES
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """What :func:`.losses.deep_supervision` is told, by its names."""
+        return {
+            "edge": self.edge_weight,
+            "iou": self.iou_weight,
+            "l1": self.l1_weight,
+            "laplacian": self.laplacian_weight,
+        }
 
     def laid_out(self, model: nn.Module) -> nn.Module:
         """``model`` with its weights in the memory layout that suits the precision, in place."""

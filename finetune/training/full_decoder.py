@@ -30,13 +30,7 @@ def fit_full_resolution(run: Run, model: U2Net, supply: Supply, stop_request: St
                 group["lr"] = rate_at(step, steps, run.config.lr, steps // 10)
             batch = supply(run.total + step)
             outputs = prepared(batch.image)[:2]
-            loss = deep_supervision(
-                outputs,
-                batch.alpha,
-                batch.weight,
-                edge=run.config.edge_weight,
-                iou=run.config.iou_weight,
-            )
+            loss = deep_supervision(outputs, batch.alpha, batch.weight, **run.config.loss_weights)
             value = finite(run, loss, optimizer.param_groups[0]["lr"])
             optimizer.zero_grad()
             run.accelerator.backward(loss)

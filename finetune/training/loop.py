@@ -148,9 +148,7 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
             if batch.before is not None:
                 outputs, remembered = outputs
                 memory = memory_loss(remembered, batch.before, batch.before_weight)
-            loss = deep_supervision(
-                outputs, batch.alpha, batch.weight, edge=config.edge_weight, iou=config.iou_weight
-            )
+            loss = deep_supervision(outputs, batch.alpha, batch.weight, **config.loss_weights)
             loss = loss + config.remember_weight * memory
             run.optimizer.zero_grad()
             accelerator.backward(loss)

@@ -21,7 +21,7 @@ from u2net_human_plugin.u2net import U2Net
 
 from . import checkpoints
 from .batch import Batch, Batches
-from .config import FREE, TrainConfig, options, renamed
+from .config import FREE, TrainConfig, options
 from .forgetting import Remembering
 
 LAST = "last.pt"
@@ -163,14 +163,15 @@ def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[
         DataError: it is damaged, or of a run with other arguments or pictures.
     """
     content = checkpoints.load(path)
-    mine, saved = config.record(), renamed(content["arguments"])
+    # What an earlier version did not know yet is as it is without being asked for.
+    mine, saved = config.record(), TrainConfig.of_record(content["arguments"]).record()
     shown = {option.name: option.key for option in options()}
     for key, value in mine.items():
         if key == "epochs" and value > saved[key]:
             continue  # the schedule becomes longer: the rate rises again to where it would be
-        if key not in FREE and saved.get(key) != value:
+        if key not in FREE and saved[key] != value:
             raise DataError(
-                f"{path}: was made with --{shown[key]} {saved.get(key)!r}, not {value!r}; resume "
+                f"{path}: was made with --{shown[key]} {saved[key]!r}, not {value!r}; resume "
                 "with the same arguments, or start anew in another --out."
             )
     # Earlier versions kept the second one, which knows nothing of order and held-back rows.

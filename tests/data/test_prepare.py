@@ -588,11 +588,13 @@ def test_unusable_arguments_are_errors(
 
 
 def test_nothing_usable_is_an_error(prepare: Prepare, tmp_path: Path) -> None:
-    """A set without a single row does not look like success."""
+    """A set without a single row does not look like success, and says what stands in the way."""
     save(photo(0), tmp_path / "images/a.png")
     save(Image.new("L", (240, 320)), tmp_path / "masks/a.png")
     folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
-    assert "no picture could be used" in prepare(*folders, "--out", tmp_path / "o", code=1).output
+    output = prepare(*folders, "--out", tmp_path / "o", code=1).output
+    reason = json.loads((tmp_path / "o" / "report.json").read_text())["aside"][0]["detail"]
+    assert f"no picture could be used; the first: {reason.rstrip('.')}; see" in output
 
 
 def test_estimated_cutouts_carry_no_background() -> None:

@@ -14,6 +14,7 @@ pytest.importorskip("skimage", reason="needs the extra rembg")
 
 from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.data.manifest import load_alpha, load_image, read_manifest
+from u2net_human_plugin.finetune.evaluation.hair import _ground
 from u2net_human_plugin.finetune.evaluation.strands import (
     FACTOR,
     WIDTHS,
@@ -210,3 +211,13 @@ class TestCommand:
         arguments = ["hair", "--manifest", str(manifest), "--out", str(tmp_path / "out")]
         assert "large enough" in CliRunner().invoke(app, arguments).output
         assert not (tmp_path / "out" / "manifest.jsonl").exists()
+
+
+@pytest.mark.parametrize("width", [603, 609, 626])
+def test_a_ground_of_every_size(width):
+    """603 / (603 / 600) is more than 600, by a rounding; no part is cut from beyond the scene."""
+    scene = Image.new("RGB", (600, 400), (10, 20, 30))
+    rng = np.random.default_rng(0)
+    ground = _ground("busy", scene, np.zeros(3), (333, width), rng)
+    assert ground.shape == (333, width, 3)
+    assert (ground == (10, 20, 30)).all()

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from browser import find_browser
+from draw_report import PICTURE, draw
 from PIL import Image
 
 from u2net_human_plugin.finetune.evaluation.evaluate import make_report
@@ -94,7 +95,7 @@ def test_tables_have_intervals_for_all_and_for_every_slice(page):
     assert len(Page(text).of("section", "data-table")) == 1 + len(
         Page(text).of("option", "data-hash")
     )
-    assert re.search(r"<td>IoU</td>\s*<td>0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]</td>", text)
+    assert re.search(r"<td>IoU</td>\s*<td>0\.\d{4} <small>\[0\.\d{4}, 0\.\d{4}\]", text)
     assert "&lt;b&gt;studio" in text
     assert "<b>studio" not in text
     assert 'class="worse"' in text
@@ -126,6 +127,14 @@ def test_sheets_rank_from_their_kinds_end(page):
             tops[kind] = int(((row[:, 0] - row[:, 1]) > 90).sum())
     assert tops["worst"] < 60
     assert tops["best"] > 240
+
+
+def test_readmes_picture():
+    """It is there, small enough for a page, and the trainer's README and the site show it."""
+    assert PICTURE.stat().st_size <= 150_000
+    checkout = PICTURE.parents[2]
+    assert "../docs/pages/report.webp" in (checkout / "finetune" / "README.md").read_text("utf-8")
+    assert "(report.webp)" in PICTURE.with_name("training.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +185,13 @@ class TestBrowser:
             widths[percent] = np.flatnonzero(~line[start:])[0]
         assert widths[50] > 100
         assert widths[20] / widths[50] == pytest.approx(0.4, abs=0.03)
+
+    def test_readmes_picture_can_be_drawn(self, tmp_path):
+        """From nothing but what packages bring: a light page with the astronaut on it."""
+        pytest.importorskip("skimage", reason="needs the extra rembg")
+        draw("bundled?refine=off", tmp_path / "report.webp", count=3)
+        with Image.open(tmp_path / "report.webp") as shot:
+            pixels = np.asarray(shot.convert("RGB"), int)
+        assert (pixels.min(axis=2) > 240).mean() > 0.3
+        orange = (pixels[..., 0] > 150) & (pixels[..., 0] - pixels[..., 2] > 90)
+        assert orange.mean() > 0.01

@@ -182,13 +182,14 @@ def test_a_run_leaves_a_file_that_tells_another_the_same(manifest: Path, tmp_pat
 
 
 def test_a_run_of_the_version_before_goes_on(manifest: Path, tmp_path: Path) -> None:
-    """Its record and its state call some options by other names."""
+    """Its record and its state call some options by other names, and know nothing of new ones."""
     config = replace(settings(manifest, tmp_path), validation_pictures=0, lr=2e-4, iou_weight=0.5)
     assert train(config, minutes=0.0) is None
-    former = {today: name for name, today in FORMER.items()}
+    former, new = {today: name for name, today in FORMER.items()}, ("l1_weight", "laplacian_weight")
 
     def before(arguments: dict[str, object]) -> dict[str, object]:
-        return {former.get(name, name): value for name, value in arguments.items()}
+        known = {name: value for name, value in arguments.items() if name not in new}
+        return {former.get(name, name): value for name, value in known.items()}
 
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert state["ema"].keys() == state["raw"].keys()
@@ -198,8 +199,12 @@ def test_a_run_of_the_version_before_goes_on(manifest: Path, tmp_path: Path) -> 
     twin["arguments"] = before(twin["arguments"])
     (tmp_path / "last.json").write_text(json.dumps(twin))
     (tmp_path / "run.toml").unlink()
-    other = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--resume", "--rate", "0.1"])
-    assert "was made with --lr 0.0002, not 0.1" in other.output
+    for option, said in (
+        (("--rate", "0.1"), "was made with --lr 0.0002, not 0.1"),
+        (("--l1-weight", "1"), "was made with --l1-weight 0.0, not 1.0"),
+    ):
+        other = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--resume", *option])
+        assert said in other.output
     done = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--resume"])
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "last.json").read_text())
