@@ -23,7 +23,6 @@ from .near_duplicates import Member, assign
 from .parallel import in_threads
 from .plan import Aside, Outcome, Plan
 from .samples import Writer, to_row
-from .splits import is_crop_name
 
 T = TypeVar("T")
 
@@ -208,8 +207,7 @@ class _Run:
                     detail = f"a clear person outside the mask, in {content['image']}"
                     self.aside(candidate, "unlabelled person", detail)
                 else:
-                    crop = {"is_crop": True} if is_crop_name(content["image"]) else {}
-                    rows.append(to_row(content | crop, self.out, about))
+                    rows.append(to_row(content, self.out, about))
             return rows
 
         written = self._each("writing samples", samples, decided, lambda entry: entry[0].candidate)

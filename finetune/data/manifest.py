@@ -98,11 +98,8 @@ class Row:
 
     @property
     def was_searched(self) -> bool:
-        """Whether a detector looked for everybody, also for whom the mask leaves out.
-
-        It did where there are boxes and no word of a detector: `prepare` once named none.
-        """
-        return "boxes" in self.extra and self.extra.get("detector", "") is not None
+        """Whether a detector looked for everybody, also for people whom the mask leaves out."""
+        return "boxes" in self.extra and self.extra.get("detector") is not None
 
     @property
     def boxes_xyxy(self) -> Boxes:

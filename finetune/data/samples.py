@@ -23,7 +23,6 @@ from .cutouts import cut_out
 from .finding import Finding
 from .inspection import Inspector
 from .manifest import Row, open_image
-from .splits import crop_name
 from .unlabelled import UNKNOWN, left_out
 
 Box = tuple[int, int, int, int]
@@ -111,13 +110,15 @@ class Writer:
         rows = []
         boxes = frames(finding, self.look)
         for number, box in enumerate(boxes, start=1):
-            name = stem if boxes == [None] else crop_name(stem, number)
+            name = stem if boxes == [None] else f"{stem}-p{number}"
             if candidate.mask in ("alpha", "thing"):
                 is_thing = candidate.mask == "thing"
                 row = self._write_rgba(upright(picture).convert("RGBA"), box, name, is_thing)
             else:
                 row = self._write_pair(candidate.image, picture, rgb, mask, box, name)
             row |= _people_in(box, finding)
+            if box is not None:
+                row["is_crop"] = True
             if mask is not None and unknown is not None:
                 row["bystanders"] = f"bystanders/{name}.png"
                 cut = (unknown, mask) if box is None else (unknown.crop(box), mask.crop(box))
@@ -177,7 +178,8 @@ class Writer:
         """
         if candidate.bystanders is None and self.inspector.searches(candidate):
             trimap = trimap.copy()
-            for box in left_out(Row(candidate.image, None, extra={"boxes": boxes}), mask):
+            extra = {"boxes": boxes, "detector": self.inspector.detector_id}
+            for box in left_out(Row(candidate.image, None, extra=extra), mask):
                 ImageDraw.Draw(trimap).rectangle([round(side) for side in box], fill=UNKNOWN)
             trimap.paste(0, (0, 0), mask)
         return trimap

@@ -85,9 +85,8 @@ def measure(
 
     def work(index: int) -> dict[str, Any]:
         place = {"row": index, "image": _name(rows[index], settings)}
-        kept = done.get(index, {})
-        if kept.get("image") == place["image"]:  # else an earlier version chose other rows
-            return kept
+        if index in done:
+            return done[index]
         try:
             result = {**place, **_score(rows[index], models, index in measured)}
         except Exception as error:  # noqa: BLE001 - one bad picture must not end the run

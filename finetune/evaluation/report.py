@@ -93,14 +93,12 @@ def _scores(pictures: Sequence[Picture]) -> dict[str, Any]:
 
 
 def _empty_scenes(scenes: Sequence[Picture]) -> dict[str, Any]:
-    scores = {
+    return {
         "pictures": len(scenes),
         "left_empty": compare(*_values(scenes, "empty")),
         "mae": compare(*_values(scenes, "mae")),
+        "haze": compare(*_values(scenes, "haze")),
     }
-    if all("haze" in scene["after"] for scene in scenes):
-        scores["haze"] = compare(*_values(scenes, "haze"))
-    return scores
 
 
 def _values(pictures: Sequence[Picture], metric: str) -> tuple[Any, Any]:
@@ -144,5 +142,5 @@ def _persons(picture: Picture) -> str:
 
 def _flags(picture: Picture) -> str:
     """By `prepare`'s flags: "unlabelled_person" means that the true mask leaves somebody out."""
-    flags = picture.get("flags")
+    flags = picture["flags"]
     return "unknown" if flags is None else ", ".join(flags).replace("_", " ") or "none"

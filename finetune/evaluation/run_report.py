@@ -34,8 +34,8 @@ def report(
     write_text(run / "report.html", run_html(record, run.name))
     best = max(record["history"], key=lambda entry: entry.get("score", 0), default=None)
     typer.echo(
-        f"{run / 'report.html'}: {record.get('step', len(record['losses']))} of "
-        f"{record.get('steps', '?')} steps, from {file.name}"
+        f"{run / 'report.html'}: {record['step']} of "
+        f"{record['steps']} steps, from {file.name}"
         + (f"; best score {best['score']:.4f} at step {best['step']}" if best else "")
     )
 
@@ -54,9 +54,9 @@ def run_html(record: Mapping[str, Any], name: str) -> str:
     facts = {key: value for key, value in record.items() if key not in ("losses", "history")}
     return template("run.html.jinja").render(
         name=name,
-        step=record.get("step", len(record["losses"])),
-        steps=record.get("steps"),
-        seconds=record.get("seconds"),
+        step=record["step"],
+        steps=record["steps"],
+        seconds=record["seconds"],
         charts=charts,
         facts=json.dumps(facts, indent=1, ensure_ascii=False),
     )

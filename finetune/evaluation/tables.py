@@ -47,9 +47,8 @@ def tables(report: Mapping[str, Any]) -> str:
         scenes = report["empty_scenes"]
         title = "Empty scenes left empty (mask under 0.5 % of the picture)"
         parts.append(share_line(title, scenes["left_empty"], scenes["pictures"]))
-        if "haze" in scenes:
-            title = "Half-transparent pixels in them"
-            parts.append(share_line(title, scenes["haze"], scenes["pictures"]))
+        title = "Half-transparent pixels in them"
+        parts.append(share_line(title, scenes["haze"], scenes["pictures"]))
     parts += [slice_table(title, groups) for title, groups in report["slices"].items()]
     return "\n\n".join(parts)
 

@@ -162,7 +162,7 @@ def render_card(
         provenance=provenance[weights.MODEL_NAME],
         averaged=sum("share" in record for record in provenance.values()),
         settings=_bundled_settings(),
-        runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
+        runs=runs,
         reports=[
             {
                 **report,
@@ -212,29 +212,15 @@ def weakest(reports: Sequence[Mapping[str, Any]], count: int = 5) -> str:
     return slice_table("slice", {name: scores for _, name, scores in lowest})
 
 
-def training_command(arguments: Mapping[str, Any]) -> str:
-    """The command line that a training record's arguments stand for."""
-    words = ["python", "-m", "finetune", "train"]
-    for name, value in arguments.items():
-        if name == "recipe":  # a file's content, which the record holds in full
-            continue
-        option = "--" + {"manifests": "manifest"}.get(name, name).replace("_", "-")
-        values = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
-        for entry in values if isinstance(values, list) else [values]:
-            if entry is not None:
-                words += [option, str(entry)]
-    return shlex.join(words)
-
-
 def evaluation_command(report: Mapping[str, Any]) -> str:
     """The command line that wrote ``report``."""
     settings = report["settings"]
     words = ["python", "-m", "finetune", "evaluate", "--manifest", settings["manifest"]]
     words += ["--split", settings["split"]]
-    for source in settings.get("sources", ()):
+    for source in settings["sources"]:
         words += ["--source", source]
     for name in ("limit", "crop"):
-        if settings.get(name) is not None:
+        if settings[name] is not None:
             words += [f"--{name}", str(settings[name])]
     for model in ("before", "after"):
         words += [f"--{model}", report["models"][model]["spec"]]

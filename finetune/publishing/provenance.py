@@ -27,7 +27,7 @@ PROVENANCE = Path("model_cards/provenance.json")
 Records = dict[str, dict[str, Any]]
 #: What tells members of an ensemble apart, kept with the parent's id.
 _MEMBER = ("variant", "size", "weight", "limit")
-_NESTED = ("started_from", "interpolated", "ensemble_of", "training")
+_NESTED = ("started_from", "averaged", "ensemble_of", "training")
 
 
 def flat(record: Mapping[str, Any]) -> Records:
@@ -81,9 +81,9 @@ def _add(records: Records, record: Mapping[str, Any] | None, file: str) -> str:
     if earlier := record.get("started_from"):
         parents = [{"id": _add(records, earlier, start)}]
     added = _put(records, {**_own(record), "parents": parents}, file)
-    for step in record.get("interpolated", ()):
+    for step in record.get("averaged", ()):
         if parents and "training" not in step and Path(step["before"]).name == Path(start).name:
-            other = parents[0]["id"]  # `interpolate` leaves out what the run says already
+            other = parents[0]["id"]  # `average` leaves out what the run says already
         else:
             other = _add(records, step.get("training"), step["before"])
         pair = [{"id": other}, {"id": added}]

@@ -121,7 +121,7 @@ def _on_small_figures(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"{report['title'].lower()}, looked at closer: {slowdown(report['seconds_per_picture'])}"
         for report in reports
-        if report.get("seconds_per_picture") and report["models"]["after"]["kind"] == "bundled"
+        if report["seconds_per_picture"] and report["models"]["after"]["kind"] == "bundled"
     ]
 
 

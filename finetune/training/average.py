@@ -55,7 +55,7 @@ def average(
     step |= {"share": share, "temperature": temperature}
     if earlier is not None and earlier != record.get("started_from"):
         step["training"] = earlier
-    record["interpolated"] = [*record.get("interpolated", ()), step]
+    record["averaged"] = [*record.get("averaged", ()), step]
     start, end = first.state_dict(), second.state_dict()
     blend = {key: start[key].lerp(end[key], share) for key in end}
     second.load_state_dict(divided_logits(blend, temperature))

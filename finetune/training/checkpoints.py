@@ -78,7 +78,7 @@ def record_of(checkpoint: Path) -> dict[str, Any] | None:
     """How a checkpoint came to be: its JSON twin without the loss curve; None if it has none.
 
     If that run began with the result of another, "started_from" holds the other's record; where
-    `average` mixed weights in, "training" in its entry of "interpolated" holds theirs.
+    `average` mixed weights in, "training" in its entry of "averaged" holds theirs.
 
     Raises:
         WeightsError: a twin is no JSON object.
@@ -111,7 +111,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"model", "ema", "optimizer", "step"} <= content.keys():
+        if not {"model", "ema", "optimizer", "step", "arguments", "data_sha256"} <= content.keys():
             raise ValueError("it lacks the training state")
     except Exception as error:  # noqa: BLE001 - torch raises pickle, zip, EOF, Runtime and Value errors here
         reason = " ".join(str(error).split())[:200]
@@ -128,12 +128,10 @@ def data_hash(training: Sequence[Row], held: Sequence[Row] = ()) -> str:
     Of each row its name, split and licence and, where known, contents. Their order counts:
     which picture is number n, and what the pictures for validation are, depends on it.
     """
-    return _sha256(chain(_content(training), [b"\n"], _content(held)))
-
-
-def unordered_data_hash(training: Sequence[Row]) -> str:
-    """What checkpoints held before :func:`data_hash` knew of order and held-back rows."""
-    return _sha256(_content(sorted(training, key=lambda row: (row.source, row.image.name))))
+    digest = hashlib.sha256()
+    for part in chain(_content(training), [b"\n"], _content(held)):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _content(rows: Iterable[Row]) -> Iterator[bytes]:
@@ -142,13 +140,6 @@ def _content(rows: Iterable[Row]) -> Iterator[bytes]:
         yield json.dumps(fields).encode()
         if row.bystanders is not None:
             yield row.bystanders.read_bytes()
-
-
-def _sha256(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def git_commit() -> str | None:

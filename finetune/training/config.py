@@ -28,7 +28,7 @@ from .recipe import Recipe, recipe_of
 PICTURES = "pictures"
 #: A resumed run may differ from its start in these.
 FREE = ("out", "validate_every", "save_every", "cache", "device", "full_decoder_steps")
-#: What options were called before, which goes on working for a release, and in records for good.
+#: Former names of options, which the command line still takes for one release.
 FORMER = {"rate": "lr", "batch": "batch_size", "iou": "iou_weight", "edge": "edge_weight"}
 
 
@@ -176,20 +176,18 @@ class TrainConfig:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> TrainConfig:
-        """The arguments that :meth:`record` wrote down, in this version or an earlier one."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {key: value for key, value in renamed(record).items() if key in known}
+        """The arguments that :meth:`record` wrote down.
+
+        Raises:
+            DataError, KeyError, TypeError: they are not those of this class.
+        """
+        values = dict(record)
         for key in ("out", "init", "remember", "cache"):
-            if values.get(key) is not None:
+            if values[key] is not None:
                 values[key] = Path(values[key])
         values["manifests"] = tuple(map(Path, values["manifests"]))
-        values["recipe"] = recipe_of(values.get("recipe", {}))
+        values["recipe"] = recipe_of(values["recipe"])
         return cls(**values)
-
-
-def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` by today's names of the options."""
-    return {FORMER.get(name, name): value for name, value in values.items()}
 
 
 class Option(NamedTuple):

@@ -14,7 +14,7 @@ from tomlkit.items import Table
 from u2net_human_plugin.errors import DataError
 
 from ..files import write_text
-from .config import FORMER, Option, TrainConfig, options
+from .config import Option, TrainConfig, options
 from .recipe import Recipe, read_recipe, recipe_of
 from .toml import nearest, read_toml
 
@@ -43,9 +43,9 @@ def read_config(path: Path) -> dict[str, Any]:
     for key, value in read_toml(path).items():
         option = known.get(key.replace("_", "-"))
         if option is None:
-            meant = FORMER.get(key, "").replace("_", "-") or nearest(key, known)
             raise DataError(
-                f"{path}: {key} = {_shown(value)}: there is no such option; did you mean {meant}? "
+                f"{path}: {key} = {_shown(value)}: there is no such option; did you mean "
+                f"{nearest(key, known)}? "
                 "`train --help` lists them all."
             )
         try:

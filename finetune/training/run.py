@@ -21,7 +21,7 @@ from u2net_human_plugin.u2net import U2Net
 
 from . import checkpoints
 from .batch import Batch, Batches
-from .config import FREE, TrainConfig, options, renamed
+from .config import FREE, TrainConfig, options
 from .forgetting import Remembering
 
 LAST = "last.pt"
@@ -163,7 +163,7 @@ def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[
         DataError: it is damaged, or of a run with other arguments or pictures.
     """
     content = checkpoints.load(path)
-    mine, saved = config.record(), renamed(content["arguments"])
+    mine, saved = config.record(), content["arguments"]
     shown = {option.name: option.key for option in options()}
     for key, value in mine.items():
         if key == "epochs" and value > saved[key]:
@@ -173,9 +173,7 @@ def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[
                 f"{path}: was made with --{shown[key]} {saved.get(key)!r}, not {value!r}; resume "
                 "with the same arguments, or start anew in another --out."
             )
-    # Earlier versions kept the second one, which knows nothing of order and held-back rows.
-    known = (data["sha256"], data["unordered_sha256"])
-    if content.get("data_sha256", known[0]) not in known:
+    if content["data_sha256"] != data["sha256"]:
         raise DataError(
             f"{path}: was trained on other pictures than {', '.join(mine['manifests'])} names "
             "now, or in another order; bring them back, or start anew in another --out "

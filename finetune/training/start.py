@@ -110,7 +110,6 @@ def describe(training: list[Row], held: list[Row]) -> dict[str, Any]:
         entry["licence"] = "; ".join(sorted(entry.pop("licences")))
     return {
         "sha256": checkpoints.data_hash(training, held),
-        "unordered_sha256": checkpoints.unordered_data_hash(training),
         "training": len(training),
         "held_back": len(held),
         "sources": sources,

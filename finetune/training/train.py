@@ -79,9 +79,6 @@ def train(
         float | None,
         typer.Option(min=0, help="Stop in order after so long, with status 130; --resume goes on."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(hidden=True, help="Ignored: pictures are decoded once.")
-    ] = None,
     context: typer.Context,
     **values: Any,
 ) -> None:
@@ -103,8 +100,6 @@ def train(
     if settings.batch_norm == "live" and settings.batch_size < 16:
         note = f"note: with --batch-size {settings.batch_size}, live statistics are noisy"
         typer.echo(note, err=True)
-    if workers is not None:
-        typer.echo("note: --workers is ignored; pictures are decoded once, then kept", err=True)
     final = loop.train(settings, resume=resume, finish=finish, minutes=minutes)
     if final is None:
         raise typer.Exit(130)
