@@ -13,8 +13,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..files import TEMPORARY
-from .cache import Cache, only_run, open_caches
+from ..files import TEMPORARY, only_run
+from ..store import Store
 from .candidate import Candidate
 from .finding import Finding
 from .inspection import Inspector
@@ -42,21 +42,19 @@ def collect(candidates: Sequence[Candidate], out: Path, plan: Plan, quiet: bool 
     """Build the training set in ``out``; its manifest is replaced at the very end.
 
     Raises:
-        DataError: another run is at work in ``out``.
+        DataError: another run is at work in ``out``, or its store is damaged.
         OSError: nothing can be written (any more); what was finished is kept.
     """
     state = out / ".prepare"
     for folder in (*(out / name for name in FOLDERS), state / "labels"):
         folder.mkdir(parents=True, exist_ok=True)
-    with only_run(out), open_caches(state, "findings", "samples", "splits") as caches:
-        findings, samples, splits = caches
+    with only_run(state, "prepare"), Store(state / "progress.sqlite") as store:
         for leftover in _files(out, (*FOLDERS, ".prepare/labels", "."), f".*{TEMPORARY}"):
             leftover.unlink()
         outcome = Outcome(candidates=len(candidates))
-        run = _Run(out, plan, outcome, quiet)
-        items = run.inspect(run.admissible(candidates), findings)
-        items = run.without_copies(run.usable(items))
-        rows = run.write(run.into_splits(items, splits), samples)
+        run = _Run(out, plan, outcome, store, quiet)
+        items = run.without_copies(run.usable(run.inspect(run.admissible(candidates))))
+        rows = run.write(run.into_splits(items))
         outcome.rows = rows
         write_manifest(out / MANIFEST, rows)
         named = {file for row in rows for file in _files_of(row, out)}
@@ -70,6 +68,7 @@ class _Run:
     out: Path
     plan: Plan
     outcome: Outcome
+    store: Store
     quiet: bool
 
     @property
@@ -93,7 +92,7 @@ class _Run:
             else:
                 yield candidate
 
-    def inspect(self, candidates: Iterable[Candidate], cache: Cache) -> list[_Item]:
+    def inspect(self, candidates: Iterable[Candidate]) -> list[_Item]:
         """Look at every candidate, or take what was found earlier."""
         inspector = self.inspector
 
@@ -102,11 +101,11 @@ class _Run:
                 key = inspector.key(candidate)
             except OSError as error:
                 return _Item(candidate, Finding("", reason="unreadable", detail=str(error)))
-            known = cache.get(key)
+            known = self.store.get("inspections", key)
             if known is not None and _label_is_there(inspector, candidate, known):
                 return _Item(candidate, Finding.from_json(known))
             finding = inspector.inspect(candidate, key)
-            cache.put(key, finding.to_json())
+            self.store.put("inspections", key, finding.to_json())
             self.outcome.inspected += 1
             return _Item(candidate, finding)
 
@@ -149,15 +148,13 @@ class _Run:
                 self.aside(item.candidate, "same file", f"as {holder.candidate.name}")
         return kept
 
-    def into_splits(
-        self, items: Sequence[_Item], cache: Cache
-    ) -> list[tuple[_Item, dict[str, Any]]]:
+    def into_splits(self, items: Sequence[_Item]) -> list[tuple[_Item, dict[str, Any]]]:
         """Items with "split" and, where others look alike, "group"; without those that clash."""
         members = [
             Member(
                 item.finding.sha256,
                 item.finding.hashes,
-                item.candidate.split or cache.get(item.finding.sha256),
+                item.candidate.split or self.store.get("splits", item.finding.sha256),
             )
             for item in items
         ]
@@ -173,25 +170,25 @@ class _Run:
                 detail = f"stated as {member.stated}, looks like {other} of {place.split}"
                 self.aside(item.candidate, "near-duplicate across splits", detail)
                 continue
-            if item.candidate.split is None and cache.get(member.sha256) != place.split:
-                cache.put(member.sha256, place.split)
+            if item.candidate.split is None and member.stated != place.split:
+                self.store.put("splits", member.sha256, place.split)
             decided: dict[str, Any] = {"split": place.split}
             if len(sizes[place.group]) > 1:
                 decided["group"] = members[place.group].sha256[:12]
             kept.append((item, decided))
         return kept
 
-    def write(self, decided: Sequence[tuple[_Item, dict[str, Any]]], cache: Cache) -> list[Row]:
+    def write(self, decided: Sequence[tuple[_Item, dict[str, Any]]]) -> list[Row]:
         """Write pictures, masks and cut-outs that are not there yet; return all rows."""
         writer = Writer(self.out, self.plan.look, self.inspector)
 
         def samples(entry: tuple[_Item, dict[str, Any]]) -> list[Row]:
             (candidate, finding), extra = (entry[0].candidate, entry[0].finding), entry[1]
             key = self.plan.look.key(finding)
-            known = cache.get(key)
+            known = self.store.get("written", key)
             if known is None or not all(_is_there(content, self.out) for content in known):
                 known = writer.write(candidate, finding)
-                cache.put(key, known)
+                self.store.put("written", key, known)
                 self.outcome.written += 1
             about = {"source": candidate.source, "licence": candidate.licence} | extra
             about["origin"] = {"name": candidate.name, "sha256": finding.sha256}

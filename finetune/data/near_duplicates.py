@@ -18,6 +18,8 @@ import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from .manifest import Split
 
@@ -101,20 +103,16 @@ def near_duplicates(
 
 def groups(members: Sequence[Member], near: int = NEAR) -> list[int]:
     """For each member the index of the first member of its group of near-duplicates."""
-    first = list(range(len(members)))
-
-    def root(index: int) -> int:
-        while first[index] != index:
-            first[index] = index = first[first[index]]
-        return index
-
+    if not members:
+        return []
     same_file: dict[str, int] = {}
-    for index, member in enumerate(members):
-        first[index] = same_file.setdefault(member.sha256, index)
-    for i, j in near_duplicates([member.hashes for member in members], near):
-        low, high = sorted((root(i), root(j)))
-        first[high] = low
-    return [root(index) for index in range(len(members))]
+    pairs = [(same_file.setdefault(one.sha256, i), i) for i, one in enumerate(members)]
+    pairs += near_duplicates([member.hashes for member in members], near)
+    edges = np.array(pairs).T
+    graph = sparse.coo_matrix((np.ones(len(pairs)), edges), shape=(len(members),) * 2)
+    component = csgraph.connected_components(graph, directed=False)[1]
+    _, first, of = np.unique(component, return_index=True, return_inverse=True)
+    return [int(index) for index in first[of]]
 
 
 def assign(

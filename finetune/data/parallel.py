@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from u2net_human_plugin.errors import PluginError
 
+from ..store import StoreError
+
 E = TypeVar("E")
 T = TypeVar("T")
 
@@ -31,14 +33,15 @@ def in_threads(
     ``failed`` is told of each entry on which something went wrong, and of what.
 
     Raises:
-        OSError: nothing can be written any more.
+        OSError, StoreError: nothing can be written any more.
     """
 
     def guarded(entry: E) -> T | None:
         try:
             return work(entry)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _HOPELESS:
+            no_room = isinstance(error, OSError) and error.errno in _HOPELESS
+            if no_room or isinstance(error, StoreError):
                 raise
             reason = " ".join(str(error).split())[:300]
             prefix = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "

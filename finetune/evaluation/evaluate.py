@@ -6,7 +6,8 @@
 The scores are those of :mod:`.metrics` and :mod:`.matting`, the models those of
 :mod:`..predictors`. Written to ``--out``: ``report.html`` (to look at: tables, and pictures to
 compare), ``report.json`` (means, intervals, slices, every setting and checksum), ``report.md``,
-``pictures.jsonl`` (each picture's scores) and three sheets of pictures.
+``pictures.jsonl`` (each picture's scores) and three sheets of pictures; and
+``progress.sqlite``, from which ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ from u2net_human_plugin.options import Options
 
 from ..files import file_sha256, write_text
 from ..predictors import Predictor, load_predictor
+from ..store import Store
 from . import matting, metrics
 from .bootstrap import RESAMPLES
 from .examples import choose_examples, draw_examples, save_sheets
 from .html_report import html
 from .measure import Settings, choose_rows, measure
 from .report import summarise
-from .results_file import ResultsFile
 from .tables import markdown
 
+#: What a run has measured so far.
+PROGRESS = "progress.sqlite"
 _MODEL = "bundled, a .onnx or .pth file, minmax:FILE.onnx (as rembg runs it) or rembg:NAME"
 
 
@@ -85,8 +88,10 @@ def evaluate(
     # How many are in work at a time changes no score.
     facts = {name: fact for name, fact in _facts(settings).items() if name != "workers"}
     belongs_to = {"settings": facts, "models": _models(models)}
-    with ResultsFile(out / "pictures.jsonl", belongs_to, resume) as results_file:
-        results = measure(rows, models, settings, results_file)
+    with Store(out / PROGRESS) as store:
+        begin(store, belongs_to, resume)
+        results = measure(rows, models, settings, store)
+    write_text(out / "pictures.jsonl", "".join(json.dumps(result) + "\n" for result in results))
     report = make_report(results, models, settings)
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "report.md", markdown(report))
@@ -99,6 +104,25 @@ def evaluate(
         typer.echo(f"failed: {failure['image']}: {failure['error']}", err=True)
     if report["failures"]:
         raise typer.Exit(1)
+
+
+def begin(store: Store, belongs_to: dict[str, Any], resume: bool) -> None:
+    """Empty ``store``; with ``resume``, keep its results if they belong to the same run.
+
+    Raises:
+        DataError: with ``resume``, they belong to something else.
+    """
+    belongs_to = json.loads(json.dumps(belongs_to))
+    earlier = store.get("run", "belongs_to")
+    if resume and earlier == belongs_to:
+        return
+    if resume and earlier is not None:
+        raise DataError(
+            f"{store.path}: holds results of other models, pictures or settings; leave out "
+            "--resume to replace them, or name another folder."
+        )
+    store.clear()
+    store.put("run", "belongs_to", belongs_to)
 
 
 def make_report(

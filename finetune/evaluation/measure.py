@@ -18,8 +18,8 @@ from ..data.manifest import Row, load_alpha, load_image, open_image, read_manife
 from ..data.splits import in_split
 from ..files import file_sha256
 from ..predictors import Predictor
+from ..store import Store
 from . import matting, metrics
-from .results_file import ResultsFile
 
 T = TypeVar("T")
 
@@ -73,26 +73,27 @@ def measure(
     rows: Sequence[Row],
     models: dict[str, Predictor],
     settings: Settings,
-    results_file: ResultsFile | None = None,
+    store: Store | None = None,
 ) -> list[dict[str, Any]]:
     """Each row's result, in order: its scores, or a "reason" it was set aside, or an "error".
 
-    Results that ``results_file`` has already are taken from it.
+    Results that ``store`` has already are taken from it; new ones are kept there.
     """
     people = [index for index, row in enumerate(rows) if not is_empty_scene(row)]
     measured = set(evenly(people, settings.consistency))
-    done = results_file.done if results_file else {}
+    done = store.items("pictures") if store else {}
 
     def work(index: int) -> dict[str, Any]:
         place = {"row": index, "image": _name(rows[index], settings)}
-        if index in done:
-            return done[index]
+        if str(index) in done:
+            kept: dict[str, Any] = done[str(index)]
+            return kept
         try:
             result = {**place, **_score(rows[index], models, index in measured)}
         except Exception as error:  # noqa: BLE001 - one bad picture must not end the run
             return {**place, "error": f"{type(error).__name__}: {error}"}
-        if results_file:
-            results_file.add(result)
+        if store:
+            store.put("pictures", str(index), result)
         return result
 
     with ThreadPoolExecutor(settings.workers) as pool:
