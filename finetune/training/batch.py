@@ -75,18 +75,20 @@ class Batches:
         weight[on_scenes] = 1
         if not len(self.scenes) and not len(self.photos):  # plain colour is no wrong scene
             rgb = draw.uniform(3 * count).view(count, 3, 1, 1).expand_as(rgb).clone()
-        rgb = lit(draw, rgb, recipe.light * 0.5)
+        rgb = lit(draw, rgb, recipe, recipe.light * recipe.light_ground)
         before_weight = torch.ones(count, 1, 1, 1, device=self.device)
         more = draw.integers(count, 1, recipe.most_people + 1)
         people = torch.where(
             on_scenes,
             torch.where(draw.chance(count, recipe.single), 1, more)
             * ~draw.chance(count, recipe.empty),
-            draw.integers(count, 1, 3) * draw.chance(count, recipe.joined),
+            draw.integers(count, 1, recipe.most_joined + 1) * draw.chance(count, recipe.joined),
         )
-        things = draw.integers(count, 1, 3) * draw.chance(count, recipe.things)
-        aspect = draw.log_uniform(count, 0.6, 1.8)
-        for layer in range(max(recipe.most_people, 2)):
+        number = draw.integers(count, 1, recipe.most_distractors + 1)
+        things = number * draw.chance(count, recipe.distractors)
+        aspect = draw.log_uniform(count, *recipe.canvas)
+        most = max(recipe.most_people, recipe.most_joined, recipe.most_distractors)
+        for layer in range(most):
             for pool, wanted, somebody in (
                 (self.bank.things, things, False),
                 (self.cutouts, people, True),
@@ -97,13 +99,13 @@ class Batches:
                 pasted = self._choose(draw, pool, len(onto))
                 maps = _layer_maps(draw, self.bank, pasted, aspect[onto], recipe)
                 colour, cover = _cut_out(self.bank, pasted, maps, size)
-                colour = lit(draw, colour, recipe.light * 0.7)
+                colour = lit(draw, colour, recipe, recipe.light * recipe.light_pasted)
                 rgb[onto] = rgb[onto].lerp(colour, cover)
                 below = alpha[onto] * (1 - cover)
                 alpha[onto] = torch.maximum(below, cover) if somebody else below
                 weight[onto] = torch.maximum(weight[onto], cover)
                 before_weight[onto] = 0
-        rgb = spoilt(draw, lit(draw, rgb, recipe.light), recipe)
+        rgb = spoilt(draw, lit(draw, rgb, recipe, recipe.light), recipe)
         return Batch(normalized(rgb), alpha, weight, before, before_weight)
 
     def _choose(self, draw: Draw, pool: Tensor, count: int) -> Tensor:
@@ -132,7 +134,7 @@ def _crop_maps(draw: Draw, bank: Bank, index: Tensor, recipe: Recipe) -> Tensor:
     count = len(index)
     zoom = torch.where(
         draw.chance(count, recipe.whole),
-        draw.uniform(count, 0.95, 1.05),
+        draw.uniform(count, *recipe.whole_zoom),
         draw.log_uniform(count, *recipe.zoom),
     )
     ratio = draw.uniform(count, -recipe.stretch, recipe.stretch).exp()
@@ -142,14 +144,15 @@ def _crop_maps(draw: Draw, bank: Bank, index: Tensor, recipe: Recipe) -> Tensor:
     box = bank.box_xyxy[index]
     sides = box[:, 2:] - box[:, :2]
     tight = (sides[:, 0] > 0) & draw.chance(count, recipe.tight)
-    room = draw.uniform(count, 1.02, 1.8)
-    close = (sides * room[:, None]).clamp(min=0.25)
+    room = draw.uniform(count, *recipe.tight_room)
+    close = (sides * room[:, None]).clamp(min=recipe.tight_least)
     middle = box[:, :2] + box[:, 2:] - 1
     width, height = torch.where(tight, close[:, 0], width), torch.where(tight, close[:, 1], height)
-    away = 0.15 * draw.uniform(count, -1, 1)
+    away = recipe.tight_shift * draw.uniform(count, -1, 1)
     x = torch.where(tight, middle[:, 0] + away * close[:, 0], x)
     y = torch.where(tight, middle[:, 1] + away * close[:, 1], y)
-    return _affine(_angles(draw, count, recipe), (width * draw.sign(count), height), (x, y))
+    angles, mirror = _angles(draw, count, recipe), draw.sign(count, 1 - recipe.mirrored)
+    return _affine(angles, (width * mirror, height), (x, y))
 
 
 def _layer_maps(
@@ -162,14 +165,15 @@ def _layer_maps(
     height = draw.log_uniform(count, *recipe.height)
     slimness = own[:, 0] * bank.aspect[index] / own[:, 1]
     width = height * slimness / canvas_aspect
-    excess = (width / 1.1).clamp(min=1)
+    excess = (width / recipe.widest).clamp(min=1)
     width, height = width / excess, height / excess
-    x = draw.uniform(count, -0.9, 0.9) * (1.05 - 0.4 * width).clamp(min=0.1)
-    standing = (1 - height).clamp(-0.6, 1) * draw.uniform(count, 0.3, 1.1)
-    y = torch.where(draw.chance(count, 0.6), standing, draw.uniform(count, -0.8, 0.8))
+    x = draw.uniform(count, -recipe.across, recipe.across) * (1.05 - 0.4 * width).clamp(min=0.1)
+    standing = (1 - height).clamp(-0.6, 1) * draw.uniform(count, *recipe.standing_at)
+    low = draw.chance(count, recipe.standing)
+    y = torch.where(low, standing, draw.uniform(count, -recipe.floating, recipe.floating))
     cut_off = box[:, 3] > 0.97
-    y = torch.where(cut_off, 1 - height * draw.uniform(count, 0.7, 1.0), y)
-    sx, sy = draw.sign(count) * own[:, 0] / width, own[:, 1] / height
+    y = torch.where(cut_off, 1 - height * draw.uniform(count, *recipe.cut_off), y)
+    sx, sy = draw.sign(count, 1 - recipe.mirrored) * own[:, 0] / width, own[:, 1] / height
     angle = _angles(draw, count, recipe)
     cos, sin = angle.cos(), angle.sin()
     # Turned in the picture's own proportions, so that nobody is sheared.

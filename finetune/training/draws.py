@@ -34,6 +34,6 @@ class Draw:
         """``size`` float32, standard normal."""
         return torch.randn(size, generator=self.rng, device=self.device)
 
-    def sign(self, count: int) -> Tensor:
-        """(count,) float32: 1 or -1."""
-        return 2.0 * self.chance(count, 0.5) - 1
+    def sign(self, count: int, share: float) -> Tensor:
+        """(count,) float32: 1 as often as ``share`` says, else -1."""
+        return 2.0 * self.chance(count, share) - 1

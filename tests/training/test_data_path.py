@@ -84,7 +84,7 @@ def test_wide_learns_from_lite_weights_and_remembers_them(
     """It starts with their very function; the second head is no part of the result."""
     config = settings(manifest, tmp_path / "run")
     wide = replace(config, variant="wide", init=lite, remember=lite, cache=tmp_path / "cache")
-    recipe = replace(wide, recipe=Recipe(zoom=(0.8, 1.0), joined=0.0, things=0.0))
+    recipe = replace(wide, recipe=Recipe(zoom=(0.8, 1.0), joined=0.0, distractors=0.0))
     final = train(recipe)
     assert final is not None
     state = torch.load(final, weights_only=True)
