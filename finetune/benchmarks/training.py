@@ -139,7 +139,7 @@ def _making(size: int, batch: int, device: torch.device) -> Callable[[int], obje
     from ..training.recipe import Recipe
 
     side = -(-size * 11 // 160) * 16
-    kinds = ["photo", "scene", "cutout", "thing"]
+    kinds = ["photo", "scene", "cutout", "distractor"]
     alpha = torch.zeros(_PICTURES, 1, side, side, dtype=torch.uint8)
     alpha[:, :, side // 4 :, side // 4 : -side // 4] = 255
     planes = {
@@ -154,7 +154,7 @@ def _making(size: int, batch: int, device: torch.device) -> Callable[[int], obje
         box_xyxy=torch.tensor([[0.25, 0.25, 0.75, 1.0]]).repeat(_PICTURES, 1),
         share=torch.ones(_PICTURES),
         kinds=[kinds[number % 4] for number in range(_PICTURES)],  # type: ignore[misc]
-        things=torch.arange(3, _PICTURES, 4),
+        distractors=torch.arange(3, _PICTURES, 4),
     )
     batches = Batches(bank.on(device), Recipe())
     return lambda number: batches.draw(number, batch, size)

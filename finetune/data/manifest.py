@@ -45,8 +45,13 @@ THRESHOLD = 128
 LABELLED = 0.35
 
 _ALPHA: Literal["alpha"] = "alpha"
-#: Keys that name further files.
-_FILES = ("bystanders", "teacher", "teacher_weight", "thing_mask")
+#: Keys that name further files, and the fields of :class:`Row` for them.
+_FILES = {
+    "bystanders": "bystanders",
+    "teacher": "teacher",
+    "teacher_weight": "teacher_weight",
+    "thing_mask": "distractor_mask",
+}
 _KEYS = ("image", "mask", "source", "split", "licence", *_FILES)
 
 
@@ -78,18 +83,18 @@ class Row:
     teacher: Path | None = None
     #: Absolute path of how far to trust it: 255 wholly, 0 not at all. None: wholly.
     teacher_weight: Path | None = None
-    #: Absolute path of the mask of a thing in a scene.
-    thing_mask: Path | None = None
+    #: Absolute path of the mask, in a scene, of a thing that may be cut out as a distractor.
+    distractor_mask: Path | None = None
 
     @property
-    def is_thing(self) -> bool:
+    def is_distractor(self) -> bool:
         """Whether the picture is a cut-out of something that is nobody."""
         return self.mask is None and bool(self.extra.get("thing"))
 
     @property
     def is_scene(self) -> bool:
         """Whether the row calls the picture a scene with nobody in it."""
-        return self.mask is None and not self.is_thing
+        return self.mask is None and not self.is_distractor
 
     @property
     def has_unlabelled_person(self) -> bool:
@@ -139,7 +144,7 @@ def read_manifest(path: Path | str, *, check_files: bool = True) -> list[Row]:
         _parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()
     ]
     for row in rows if check_files else ():
-        for file in (row.image, row.mask, *(getattr(row, key) for key in _FILES)):
+        for file in (row.image, row.mask, *(getattr(row, name) for name in _FILES.values())):
             if isinstance(file, Path) and not file.is_file():
                 raise DataError(
                     f"{row.where}: {file} does not exist; restore it, remove the line, or run "
@@ -162,7 +167,11 @@ def to_json(row: Row, folder: Path) -> str:
         "source": row.source,
         "split": row.split,
         "licence": row.licence,
-        **{key: _relative(file, folder) for key in _FILES if (file := getattr(row, key))},
+        **{
+            key: _relative(file, folder)
+            for key, name in _FILES.items()
+            if (file := getattr(row, name))
+        },
         **row.extra,
     }
     return json.dumps(content, ensure_ascii=False)
@@ -307,7 +316,7 @@ def _parse(line: str, path: Path, number: int) -> Row:
         licence=content.get("licence") or "",
         extra={key: value for key, value in content.items() if key not in _KEYS},
         where=where,
-        **{key: folder / content[key] for key in _FILES if content.get(key)},
+        **{name: folder / content[key] for key, name in _FILES.items() if content.get(key)},
     )
 
 

@@ -36,7 +36,7 @@ _BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class Member:
+class Fingerprint:
     """What the assignment needs to know of one picture."""
 
     #: SHA-256 of the picture's file.
@@ -52,7 +52,7 @@ class Assignment:
     """Where one picture belongs."""
 
     split: Split
-    #: Index of the group's first member.
+    #: Index of the group's first fingerprint.
     group: int
     #: Index of the picture of a higher-ranking split that this one duplicates, which keeps
     #: it out of its stated split; None if it stays.
@@ -101,50 +101,50 @@ def near_duplicates(
                     yield first, second
 
 
-def groups(members: Sequence[Member], near: int = NEAR) -> list[int]:
-    """For each member the index of the first member of its group of near-duplicates."""
-    if not members:
+def groups(fingerprints: Sequence[Fingerprint], near: int = NEAR) -> list[int]:
+    """For each fingerprint the index of the first fingerprint of its group of near-duplicates."""
+    if not fingerprints:
         return []
     same_file: dict[str, int] = {}
-    pairs = [(same_file.setdefault(one.sha256, i), i) for i, one in enumerate(members)]
-    pairs += near_duplicates([member.hashes for member in members], near)
+    pairs = [(same_file.setdefault(one.sha256, i), i) for i, one in enumerate(fingerprints)]
+    pairs += near_duplicates([fingerprint.hashes for fingerprint in fingerprints], near)
     edges = np.array(pairs).T
-    graph = sparse.coo_matrix((np.ones(len(pairs)), edges), shape=(len(members),) * 2)
+    graph = sparse.coo_matrix((np.ones(len(pairs)), edges), shape=(len(fingerprints),) * 2)
     component = csgraph.connected_components(graph, directed=False)[1]
     _, first, of = np.unique(component, return_index=True, return_inverse=True)
     return [int(index) for index in first[of]]
 
 
 def assign(
-    members: Sequence[Member], val: float, test: float, near: int = NEAR
+    fingerprints: Sequence[Fingerprint], val: float, test: float, near: int = NEAR
 ) -> list[Assignment]:
-    """Give every member a split.
+    """Give every fingerprint a split.
 
     ``val`` and ``test`` are the shares of groups drawn into those splits where nothing is
     stated. In a group with several stated splits, test wins over val and val over train:
-    members stated elsewhere clash, members without a statement join the winner.
+    fingerprints stated elsewhere clash, fingerprints without a statement join the winner.
     """
-    of = groups(members, near)
+    of = groups(fingerprints, near)
     together: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(of):
         together[group].append(index)
     result: dict[int, Assignment] = {}
     for group, indices in together.items():
-        stated = [i for i in indices if members[i].stated]
-        holder = min(stated, key=lambda i: _RANK[_stated(members[i])], default=None)
+        stated = [i for i in indices if fingerprints[i].stated]
+        holder = min(stated, key=lambda i: _RANK[_stated(fingerprints[i])], default=None)
         if holder is None:
-            split = _drawn(min(members[i].sha256 for i in indices), val, test)
+            split = _drawn(min(fingerprints[i].sha256 for i in indices), val, test)
         else:
-            split = _stated(members[holder])
+            split = _stated(fingerprints[holder])
         for i in indices:
-            clashes = members[i].stated not in (None, split)
+            clashes = fingerprints[i].stated not in (None, split)
             result[i] = Assignment(split, group, holder if clashes else None)
-    return [result[index] for index in range(len(members))]
+    return [result[index] for index in range(len(fingerprints))]
 
 
-def _stated(member: Member) -> Split:
-    assert member.stated is not None
-    return member.stated
+def _stated(fingerprint: Fingerprint) -> Split:
+    assert fingerprint.stated is not None
+    return fingerprint.stated
 
 
 def _drawn(identity: str, val: float, test: float) -> Split:

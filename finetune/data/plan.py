@@ -11,21 +11,21 @@ from u2net_human_plugin.yolo import Detector
 from .manifest import Row
 from .near_duplicates import NEAR
 from .pseudo_labels import Labeler
-from .samples import Look
+from .writer import WriteOptions
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides what becomes of the candidates."""
+    """Everything that decides what becomes of the photos."""
 
-    look: Look = field(default_factory=Look)
+    write_options: WriteOptions = field(default_factory=WriteOptions)
     detector: Detector | None = None
-    #: What detector it is, by content: others' findings are not used.
+    #: What detector it is, by content: others' inspections are not used.
     detector_id: str = ""
     labeler: Labeler | None = None
     #: Photos in which nobody was found: empty scenes of the training set, or set aside.
     without_person: Literal["negative", "reject"] = "negative"
-    #: Samples with a clearly visible person whom the mask leaves out.
+    #: Rows with a clearly visible person whom the mask leaves out.
     unlabelled_person: Literal["flag", "aside"] = "flag"
     #: Patterns (``*``, ``?``, ``[…]``; case does not matter) of licences to take; none: all.
     licences: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Aside:
-    """A candidate that does not become part of the set."""
+    """A photo that does not become part of the set."""
 
     name: str
     reason: str
@@ -50,14 +50,14 @@ class Outcome:
 
     rows: list[Row] = field(default_factory=list)
     aside: list[Aside] = field(default_factory=list)
-    #: Candidates on which something went wrong that may go right the next time.
+    #: Photos on which something went wrong that may go right the next time.
     failed: list[Aside] = field(default_factory=list)
-    #: Names of candidates that look alike, by group.
+    #: Names of photos that look alike, by group.
     alike: list[list[str]] = field(default_factory=list)
     #: Masks that could be read, by source, and of these how many have each doubt.
     masks: Counter[str] = field(default_factory=Counter)
     doubts: dict[str, Counter[str]] = field(default_factory=dict)
-    candidates: int = 0
+    photos: int = 0
     inspected: int = 0
     written: int = 0
     #: Files of earlier runs that the manifest does not name.

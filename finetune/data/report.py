@@ -34,7 +34,7 @@ def write_report(outcome: Outcome, plan: Plan, out: Path) -> str:
     doubts = ", ".join(f"{count} × {TITLES.get(flag, flag)}" for flag, count in flags.most_common())
     kept = f"{len(content['flagged'])} of the rows doubtful"
     return (
-        f"{content['rows']} rows from {content['candidates']} candidates in {out} "
+        f"{content['rows']} rows from {content['photos']} photos in {out} "
         f"({content['inspected']} newly looked at, {content['written']} newly written); "
         f"{len(content['aside'])} set aside{':' if aside else ''}{aside}\n"
         f"{f'{kept}: {doubts}; see {out / NAME}' if doubts else 'no doubtful masks'}"
@@ -75,7 +75,7 @@ def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:
         if row.extra.get("flags")
     ]
     return {
-        "candidates": outcome.candidates,
+        "photos": outcome.photos,
         "rows": len(rows),
         "inspected": outcome.inspected,
         "written": outcome.written,
@@ -95,7 +95,7 @@ def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:
         "alike": outcome.alike,
         "unreferenced": outcome.unreferenced,
         "settings": {
-            "look": asdict(plan.look),
+            "write_options": asdict(plan.write_options),
             "detector": plan.detector_id or "none: the masks' own regions",
             "labeler": plan.labeler.name if plan.labeler else None,
             "without_person": plan.without_person,
@@ -113,7 +113,7 @@ def markdown(content: dict[str, Any]) -> str:
     flags = Counter(flag for item in content["flagged"] for flag in item["flags"])
     parts = [
         "# Report of `python -m finetune prepare`\n",
-        f"{content['candidates']} candidates, {content['rows']} rows in the manifest, "
+        f"{content['photos']} photos, {content['rows']} rows in the manifest, "
         f"{content['empty_scenes']} of them empty scenes; {len(content['aside'])} set aside, "
         f"{len(content['failed'])} failed.\n",
         "## Rows\n",

@@ -53,7 +53,7 @@ _SETTINGS = ("size", "flip", "weight", "people", "mean", "scale")
 
 @dataclass(frozen=True)
 class Teacher:
-    """One member of the average.
+    """One network of the average.
 
     ``logits`` takes an upright RGB picture and answers (h,w) float32 of any size.
     """

@@ -53,7 +53,7 @@ def choose_rows(settings: Settings) -> list[Row]:
         row
         for row in read_manifest(settings.manifest, check_files=False)
         if in_split(row, settings.split)
-        and not row.is_thing
+        and not row.is_distractor
         and (not settings.sources or row.source in settings.sources)
     ]
     if not rows:

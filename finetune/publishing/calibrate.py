@@ -114,7 +114,7 @@ def held_back_rows(manifest: str) -> list[Row]:
     rows = [
         row
         for row in read_manifest(manifest, check_files=False)
-        if in_split(row, "val") and not row.is_thing and not row.has_unlabelled_person
+        if in_split(row, "val") and not row.is_distractor and not row.has_unlabelled_person
     ]
     empty = sum(map(is_empty_scene, rows))
     if not 0 < empty < len(rows):

@@ -28,7 +28,7 @@ from torch import Tensor
 from u2net_human_plugin.errors import DataError
 
 from ..files import TEMPORARY
-from .items import Item, Kind, decoded
+from .training_rows import Kind, TrainingRow, decoded
 
 #: What the arrays of a picture hold, by name: channels of uint8. ``weight`` 0 does not count.
 PLANES: Mapping[str, int] = {"rgb": 3, "alpha": 1, "weight": 1}
@@ -56,7 +56,7 @@ class Bank:
     share: Tensor
     kinds: Sequence[Kind]
     #: (K,) int64: of whose alpha matte it is known that it is of something that is nobody.
-    things: Tensor
+    distractors: Tensor
 
     @property
     def side(self) -> int:
@@ -79,25 +79,25 @@ class Bank:
         return replace(self, planes=planes, **moved)
 
 
-_SMALL = ("aspect", "box_xyxy", "share", "things")
+_SMALL = ("aspect", "box_xyxy", "share", "distractors")
 
 
 def decode(
-    items: Sequence[Item],
+    rows: Sequence[TrainingRow],
     side: int,
     folder: Path,
     *,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Bank:
-    """Decode ``items`` into a folder in ``folder``, or use what an earlier call left there.
+    """Decode ``rows`` into a folder in ``folder``, or use what an earlier call left there.
 
     Several processes may call it at once: one decodes, the others wait. A folder belongs to its
     pictures, their masks and ``side``, as their files are now; whatever is not used any more may
     be removed at any time.
 
     Args:
-        items: in the order of the bank.
+        rows: in the order of the bank.
         side: of the stored squares, in pixels; wants to be a little above the network's input.
         folder: for the arrays, 5 bytes a stored pixel; made if missing.
         threads: at most as many pictures are decoded at a time.
@@ -107,7 +107,7 @@ def decode(
         DataError: pictures or masks cannot be used, of which it names all, or the disk is full.
             Nothing half-written is used later.
     """
-    key = _key(items, side)
+    key = _key(rows, side)
     place = folder / key[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -117,20 +117,21 @@ def decode(
             staging = folder / f"{place.name}{TEMPORARY}"
             staging.mkdir()
             try:
-                description = _decode_all(items, side, staging, threads, progress)
+                description = _decode_all(rows, side, staging, threads, progress)
                 (staging / _DESCRIPTION).write_text(json.dumps(description), "utf-8")
                 os.replace(staging, place)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     known = json.loads((place / _DESCRIPTION).read_text("utf-8"))
+    pasted = [number for number, row in enumerate(rows) if row.has_distractor]
     return Bank(
         folder=place,
         planes={name: mapped(place / f"{name}.npy") for name in PLANES},
         aspect=torch.tensor(known["aspect"]),
         box_xyxy=torch.tensor(known["boxes"]),
-        share=torch.tensor([item.share for item in items]),
-        kinds=[item.kind for item in items],
-        things=torch.tensor([n for n, item in enumerate(items) if item.is_thing], dtype=torch.long),
+        share=torch.tensor([row.share for row in rows]),
+        kinds=[row.kind for row in rows],
+        distractors=torch.tensor(pasted, dtype=torch.long),
     )
 
 
@@ -140,32 +141,32 @@ def mapped(path: Path) -> Tensor:
 
 
 def _decode_all(
-    items: Sequence[Item],
+    rows: Sequence[TrainingRow],
     side: int,
     folder: Path,
     threads: int | None,
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
-    room, wanted = shutil.disk_usage(folder).free, len(items) * side**2 * sum(PLANES.values())
+    room, wanted = shutil.disk_usage(folder).free, len(rows) * side**2 * sum(PLANES.values())
     if wanted > room:
         # Writing to a mapped file on a full disk would end the process without a word.
         raise DataError(
-            f"{folder.parent}: {len(items)} pictures of {side}x{side} take "
+            f"{folder.parent}: {len(rows)} pictures of {side}x{side} take "
             f"{wanted / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free; make room, choose another "
             "--cache, or a smaller --side."
         )
     arrays = {
         name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", "w+", np.uint8, (len(items), channels, side, side)
+            folder / f"{name}.npy", "w+", np.uint8, (len(rows), channels, side, side)
         )
         for name, channels in PLANES.items()
     }
-    aspects, boxes = [1.0] * len(items), [[0.0] * 4] * len(items)
+    aspects, boxes = [1.0] * len(rows), [[0.0] * 4] * len(rows)
     failures: dict[int, str] = {}
 
     def fill(number: int) -> None:
         try:
-            picture = decoded(items[number], side)
+            picture = decoded(rows[number], side)
         except DataError as error:
             failures[number] = str(error)
             return
@@ -175,7 +176,7 @@ def _decode_all(
 
     pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 16))
     try:
-        waiting = [pool.submit(fill, number) for number in range(len(items))]
+        waiting = [pool.submit(fill, number) for number in range(len(rows))]
         for done, future in enumerate(as_completed(waiting), start=1):
             future.result()
             if progress is not None:
@@ -198,17 +199,17 @@ def _hull(alpha: npt.NDArray[np.uint8]) -> list[float]:
     return [float(value) / len(alpha) for value in (left, top, right + 1, bottom + 1)]
 
 
-def _key(items: Sequence[Item], side: int) -> str:
+def _key(rows: Sequence[TrainingRow], side: int) -> str:
     """A hash of everything that the arrays depend on."""
     digest = hashlib.sha256(f"{side}".encode())
-    for part in _parts(items):
+    for part in _parts(rows):
         digest.update(part.encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
-def _parts(items: Sequence[Item]) -> Iterator[str]:
-    for item in items:
-        yield f"\n{item.kind} {item.band} {item.row.extra.get('boxes')}"
-        for file in item.files:
+def _parts(rows: Sequence[TrainingRow]) -> Iterator[str]:
+    for row in rows:
+        yield f"\n{row.kind} {row.band} {row.extra.get('boxes')}"
+        for file in row.files:
             about = file.stat()
             yield f"\t{file} {about.st_size} {about.st_mtime_ns}"

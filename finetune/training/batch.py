@@ -84,13 +84,13 @@ class Batches:
             * ~draw.chance(count, recipe.empty),
             draw.integers(count, 1, recipe.most_joined + 1) * draw.chance(count, recipe.joined),
         )
-        number = draw.integers(count, 1, recipe.most_distractors + 1)
-        things = number * draw.chance(count, recipe.distractors)
+        several = draw.integers(count, 1, recipe.most_distractors + 1)
+        distractors = several * draw.chance(count, recipe.distractors)
         aspect = draw.log_uniform(count, *recipe.canvas)
         most = max(recipe.most_people, recipe.most_joined, recipe.most_distractors)
         for layer in range(most):
             for pool, wanted, somebody in (
-                (self.bank.things, things, False),
+                (self.bank.distractors, distractors, False),
                 (self.cutouts, people, True),
             ):
                 onto = (wanted > layer).nonzero()[:, 0]
@@ -130,7 +130,7 @@ def _angles(draw: Draw, count: int, recipe: Recipe) -> Tensor:
 
 
 def _crop_maps(draw: Draw, bank: Bank, index: Tensor, recipe: Recipe) -> Tensor:
-    """The part of its picture that each item shows: the whole, a part, or its people."""
+    """The part of its picture that each sample shows: the whole, a part, or its people."""
     count = len(index)
     zoom = torch.where(
         draw.chance(count, recipe.whole),

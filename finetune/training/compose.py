@@ -56,7 +56,7 @@ def compose(
     rows = [row for path in manifest for row in read_manifest(path)]
     people = [row for row in rows if row.mask is not None and in_split(row, split)]
     people = [row for row in people if not source or row.source in source]
-    things = [row for row in rows if row.is_thing and in_split(row, split)]
+    distractors = [row for row in rows if row.is_distractor and in_split(row, split)]
     scenes = [row for row in rows if row.is_scene]
     # A test split may have no scenes of its own; those held back were not trained on, either.
     scenes = [row for row in scenes if in_split(row, split)] or [
@@ -64,7 +64,7 @@ def compose(
     ]
     drawn = partial(
         PeopleDataset,
-        Material([*people, *scenes, *things], parse_coarse(coarse)),
+        Material([*people, *scenes, *distractors], parse_coarse(coarse)),
         seed=seed,
         height_bands=parse_heights(heights) if heights else HEIGHT_BANDS,
         longest_side=(side, side) if side else LONGEST_SIDE,

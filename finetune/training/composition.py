@@ -2,7 +2,7 @@
 
 Real photos with masks mostly show one person who fills the picture. Composites add
 what they lack: small figures, groups that overlap, people cut by the frame, and empty
-scenes with salient things in them that are nobody.
+scenes with distractors in them: salient things that are nobody.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from u2net_human_plugin.boxes import Boxes
 
 #: A pasted person is never enlarged beyond this: an enlarged edge teaches blurred masks.
 MAX_ENLARGEMENT = 1.15
-#: A thing may be: its edge teaches nothing.
-MAX_ENLARGEMENT_OF_THINGS = 2.0
+#: A distractor may be: its edge teaches nothing.
+MAX_ENLARGEMENT_OF_DISTRACTORS = 2.0
 #: Width by height of the pictures that are composed, by how common they are in cameras.
 ASPECT_RATIOS = (3 / 4, 4 / 3, 2 / 3, 3 / 2, 9 / 16, 16 / 9, 1.0)
 
@@ -39,7 +39,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class CutOut:
-    """A person (or thing) without background, cropped to its bounding box.
+    """A person (or distractor) without background, cropped to its bounding box.
 
     ``image`` is RGB, ``alpha`` "L" of the same size. ``cut`` names the sides on which
     the photo's own frame cut the person off; a paste has to hide them again.
@@ -177,7 +177,7 @@ def composite(
     heights: Sequence[float],
     *,
     base: tuple[Image.Image, Image.Image] | None = None,
-    things: Sequence[CutOut] = (),
+    distractors: Sequence[CutOut] = (),
 ) -> Sample:
     """Paste people onto ``background``, far to near, and return the picture with its truth.
 
@@ -187,7 +187,7 @@ def composite(
         draw_person: height share → a person to paste at that size.
         heights: one height per person, as a share of the picture's, smallest first.
         base: alpha and weight of people who are already in ``background``.
-        things: objects and animals, to paste in between at any size.
+        distractors: objects and animals, to paste in between at any size.
     """
     canvas = background.copy()
     if base is None:
@@ -195,10 +195,10 @@ def composite(
     else:
         alpha, weight = base[0].copy(), base[1].copy()
     queue: list[float | CutOut] = [*heights]
-    for thing in things:
-        # Half of them stand behind everybody, as most things do.
+    for distractor in distractors:
+        # Half of them stand behind everybody, as most of them do.
         place = 0 if rng.random() < 0.5 else int(rng.integers(len(queue) + 1))
-        queue.insert(place, thing)
+        queue.insert(place, distractor)
     largest = 0.8 if heights else 1.3
 
     previous: float | None = None
@@ -209,7 +209,7 @@ def composite(
             # What is wide, a car or a fish, is measured by its width.
             extent = rng.uniform(0.1, largest) * canvas.height / max(entry.image.size)
             height = extent * entry.image.height
-            piece = _scaled(rng, entry, height, MAX_ENLARGEMENT_OF_THINGS)
+            piece = _scaled(rng, entry, height, MAX_ENLARGEMENT_OF_DISTRACTORS)
         else:
             marked = 255
             piece = _scaled(rng, draw_person(entry), entry * canvas.height)

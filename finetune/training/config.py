@@ -29,7 +29,7 @@ PICTURES = "pictures"
 #: A resumed run may differ from its start in these.
 FREE = ("out", "validate_every", "save_every", "cache", "device", "full_decoder_steps")
 #: Former names of options, which the command line still takes for one release.
-FORMER = {"rate": "lr", "batch": "batch_size", "iou": "iou_weight", "edge": "edge_weight"}
+FORMER_NAMES = {"rate": "lr", "batch": "batch_size", "iou": "iou_weight", "edge": "edge_weight"}
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,14 @@ from .composition import (
     scene_crop,
 )
 from .distractors import cloth, hung, shape
-from .items import rounded, shows_nobody
+from .training_rows import rounded, shows_nobody
 
 #: How often a scene is a plain backdrop.
 PLAIN = 0.2
-#: How often a scene with people, and an empty one, has up to three things in it,
-THINGS, THINGS_IN_EMPTY = 0.6, 0.65
-#: and how often such a thing is a cut-out, if there are any, instead of a mere shape.
-REAL_THINGS = 0.5
+#: How often a scene with people, and an empty one, has up to three distractors in it,
+DISTRACTORS, DISTRACTORS_IN_EMPTY = 0.6, 0.65
+#: and how often such a distractor is a cut-out, if there are any, instead of a mere shape.
+REAL_DISTRACTORS = 0.5
 #: How often a mere shape is of striped cloth: flags beside people were taken for clothes.
 CLOTH = 0.7
 #: How often cloth hangs as the rectangle that it is, instead of being cut to a shape.
@@ -102,15 +102,15 @@ class Material:
         return [row for row in self.rows if shows_nobody(row)]
 
     @property
-    def things(self) -> list[Row]:
+    def distractors(self) -> list[Row]:
         """Cut-outs of what is nobody."""
-        return [row for row in self.rows if row.is_thing]
+        return [row for row in self.rows if row.is_distractor]
 
 
 class PeopleDataset:
     """An endless, reproducible supply of pictures.
 
-    Item ``n`` is a dict of float32 tensors: ``image`` (3,size,size) as the network takes
+    Sample ``n`` is a dict of float32 tensors: ``image`` (3,size,size) as the network takes
     it, ``alpha`` (1,size,size) in 0…1, ``weight`` (1,size,size) in 0…1. ``height_bands`` and
     ``longest_side`` hold for composites, see :func:`~.composition.draw_heights` and
     :func:`~.composition.random_canvas`. ``beside`` is how often a scene is what a photo
@@ -130,7 +130,7 @@ class PeopleDataset:
     ) -> None:
         self.material, self.size, self.seed = material, size, seed
         self.photos, self.people = material.photos, material.people
-        self.scenes, self.things = material.scenes, material.things
+        self.scenes, self.distractors = material.scenes, material.distractors
         # In which it is known where everybody is.
         self.seen = [row for row in self.photos if row.was_searched]
         self.mix = mix or Mix()
@@ -158,9 +158,9 @@ class PeopleDataset:
         return self._scene(rng, empty=kind == "empty")
 
     def _photo(self, number: int) -> Sample:
-        """Item ``number``'s photo: of as many items as there are photos, each has another one.
+        """The photo of sample ``number``: of as many samples as there are photos, each has another.
 
-        Items of other kinds leave theirs out, so a photo comes up about once in that many items.
+        Samples of other kinds leave theirs out: a photo comes up about once in that many.
         """
         round_, place = divmod(number, len(self.photos))
         order = np.random.default_rng([self.seed, round_, 2]).permutation(len(self.photos))
@@ -194,20 +194,20 @@ class PeopleDataset:
         scene = self._random_scene(rng)
         canvas = random_canvas(rng, scene, self.longest_side)
         persons = 0 if empty else int(rng.choice([1, 2, 3, 4, 5], p=[0.35, 0.25, 0.2, 0.1, 0.1]))
-        often = THINGS_IN_EMPTY if empty else THINGS
-        things = int(rng.integers(1, 4)) if rng.random() < often else 0
+        often = DISTRACTORS_IN_EMPTY if empty else DISTRACTORS
+        count = int(rng.integers(1, 4)) if rng.random() < often else 0
         plain = rng.random() < PLAIN
         return composite(
             rng,
             backdrop(rng, canvas) if plain else scene_crop(rng, scene, canvas),
             lambda height: self._person(rng, height),
             draw_heights(rng, persons, self.height_bands) if persons else [],
-            things=[self._thing(rng) for _ in range(things)],
+            distractors=[self._distractor(rng) for _ in range(count)],
         )
 
-    def _thing(self, rng: Rng) -> CutOut:
-        if self.things and rng.random() < REAL_THINGS:
-            piece = cut_out_rgba(_rgba(self.things[rng.integers(len(self.things))]))
+    def _distractor(self, rng: Rng) -> CutOut:
+        if self.distractors and rng.random() < REAL_DISTRACTORS:
+            piece = cut_out_rgba(_rgba(self.distractors[rng.integers(len(self.distractors))]))
             if piece is not None:
                 return piece
         if rng.random() < CLOTH:

@@ -25,7 +25,7 @@ from .bank import Bank, mapped
 from .light import normalized
 
 #: How much faster than the network the head learns: it has one layer, and an answer to find.
-HEAD_RATE = 10.0
+HEAD_LR_FACTOR = 10.0
 
 
 class Remembering(nn.Module):

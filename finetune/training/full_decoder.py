@@ -8,7 +8,7 @@ from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_no
 
 from .losses import deep_supervision
 from .progress import progress
-from .run import Run, Supply, finite, rate_at
+from .run import Run, Supply, finite, lr_at
 from .stop import StopRequest
 
 
@@ -27,7 +27,7 @@ def fit_full_resolution(run: Run, model: U2Net, supply: Supply, stop_request: St
     with progress("full decoder", steps, shown=main) as advance:
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = rate_at(step, steps, run.config.lr, steps // 10)
+                group["lr"] = lr_at(step, steps, run.config.lr, steps // 10)
             batch = supply(run.total + step)
             outputs = prepared(batch.image)[:2]
             loss = deep_supervision(

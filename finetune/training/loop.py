@@ -32,12 +32,12 @@ from .config_file import RUN_FILE, write_config
 from .dataset import Material
 from .forgetting import Remembering, memory_loss
 from .full_decoder import fit_full_resolution
-from .items import items_of
 from .losses import deep_supervision
 from .progress import progress
-from .run import BEST, LAST, Run, Supply, finite, rate_at, share_of
+from .run import BEST, LAST, Run, Supply, finite, lr_at, share_of
 from .start import bank_of, describe, groups, has_batch_norm, initial_network, saved_state
 from .stop import Stop, StopRequest
+from .training_rows import training_rows
 from .validation import ValidationSet, predict, validate, validation_sets
 
 FINAL = "u2net_finetuned.pth"
@@ -64,7 +64,7 @@ def train(
     rows = [row for path in config.manifests for row in read_manifest(path)]
     training = [row for row in rows if in_split(row, "train")]
     held = [row for row in rows if in_split(row, "val")]
-    items = items_of(training, config.coarse, config.recipe.sources)
+    chosen = training_rows(training, config.coarse, config.recipe.sources)
     data = describe(training, held)
     saved = saved_state(config, data, resume or finish, finish)
     accelerator = Accelerator(
@@ -78,14 +78,14 @@ def train(
     torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = True  # all steps have the same shapes: one search serves all
     network = initial_network(config)
-    bank = bank_of(items, config, accelerator)
+    bank = bank_of(chosen, config, accelerator)
     batches = Batches(bank.on(accelerator.device), config.recipe, config.seed)
     if config.batch_norm == "live" and not has_batch_norm(network):
         pictures = batches.draw(0, 32, config.size).image.cpu()
         calibrate(network, torch.split(pictures, config.batch_size))
     model = Remembering(network) if config.remember else network
     optimizer = torch.optim.Adam(groups(model, config), lr=config.lr)
-    epoch = config.epoch_size or sum(item.kind in ("photo", "cutout") for item in items)
+    epoch = config.epoch_size or sum(row.kind in ("photo", "cutout") for row in chosen)
     total = config.epochs * math.ceil(epoch / config.batch_size)
     run = Run(
         *(config, accelerator, model, checkpoints.weight_average(network, config.ema), optimizer),
@@ -139,9 +139,9 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
         began, before = time.monotonic(), run.seconds
         while run.step < run.total:
             run.model.train()
-            rate = rate_at(run.step, run.total, config.lr, config.warmup)
+            lr = lr_at(run.step, run.total, config.lr, config.warmup)
             for group in run.optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
+                group["lr"] = lr * group["factor"]
             batch = supply(run.step)
             outputs = run.model(batch.image)
             memory = torch.zeros((), device=batch.image.device)
@@ -164,15 +164,15 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
                 supply.prepare(run.step + 1)
             # Asked only now, when a GPU has all of its work: reading a number waits for it. Nothing
             # has been saved yet.
-            value = finite(run, loss, rate)
-            finite(run, torch.as_tensor(norm, device=loss.device), rate, "gradient's norm")
+            value = finite(run, loss, lr)
+            finite(run, torch.as_tensor(norm, device=loss.device), lr, "gradient's norm")
 
             run.step += 1
             run.losses.append(value)
             run.seconds = before + time.monotonic() - began
             recent = run.losses[-50:]
             advance(run.step, f"loss {sum(recent) / len(recent):.4f}")
-            values = {"loss": value, "rate": rate}
+            values = {"loss": value, "lr": lr}
             if batch.before is not None:
                 values["memory"] = float(memory.detach())
             accelerator.log(values, run.step)

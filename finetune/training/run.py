@@ -186,7 +186,7 @@ class DivergedError(PluginError):
     """A loss or a gradient is not finite: nothing that follows would be of use."""
 
 
-def finite(run: Run, loss: Tensor, rate: float, what: str = "loss") -> float:
+def finite(run: Run, loss: Tensor, lr: float, what: str = "loss") -> float:
     """The value of ``loss``, as the mean over all processes.
 
     Raises:
@@ -205,11 +205,11 @@ def finite(run: Run, loss: Tensor, rate: float, what: str = "loss") -> float:
         else "no checkpoint had been saved before; start again with a lower --lr"
     )
     raise DivergedError(
-        f"the {what} is {value} at step {run.step}, at a rate of {rate:.2e}; {remedy}."
+        f"the {what} is {value} at step {run.step}, at a learning rate of {lr:.2e}; {remedy}."
     )
 
 
-def rate_at(step: int, total: int, peak: float, warmup: int) -> float:
+def lr_at(step: int, total: int, peak: float, warmup: int) -> float:
     """Learning rate: linear warm-up to ``peak``, then a cosine down to a hundredth of it."""
     if step < warmup:
         return peak * (step + 1) / warmup

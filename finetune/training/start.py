@@ -16,10 +16,10 @@ from ..data.manifest import Row
 from . import checkpoints
 from .bank import Bank, decode
 from .config import TrainConfig
-from .forgetting import HEAD_RATE, Remembering, with_answers
-from .items import Item
+from .forgetting import HEAD_LR_FACTOR, Remembering, with_answers
 from .progress import progress
 from .run import LAST, resumable
+from .training_rows import TrainingRow
 from .widen import widened
 
 
@@ -77,22 +77,22 @@ def groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": trained, "factor": 1.0, "lr": config.lr}]
     if isinstance(model, Remembering):
-        groups.append({"params": list(model.head.parameters()), "factor": HEAD_RATE})
+        groups.append({"params": list(model.head.parameters()), "factor": HEAD_LR_FACTOR})
     return groups
 
 
-def bank_of(items: Sequence[Item], config: TrainConfig, accelerator: Accelerator) -> Bank:
+def bank_of(rows: Sequence[TrainingRow], config: TrainConfig, accelerator: Accelerator) -> Bank:
     """The pictures, decoded by one process while the others wait."""
     main = accelerator.is_main_process
-    with progress("pictures", len(items), shown=main) as advance:
+    with progress("pictures", len(rows), shown=main) as advance:
         bank = decode(
-            items, config.stored_side, config.pictures, progress=lambda done: advance(done, "")
+            rows, config.stored_side, config.pictures, progress=lambda done: advance(done, "")
         )
     if config.remember is None:
         return bank
     network = fold_batch_norm(load_checkpoint(config.remember, "half"))
     size = network.size or config.size
-    with progress("answers to remember", len(items), shown=main) as advance:
+    with progress("answers to remember", len(rows), shown=main) as advance:
         return with_answers(
             *(bank, network, config.remember, size, accelerator.device),
             progress=lambda done: advance(done, ""),

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from .config import FORMER, Option, TrainConfig, options
+from .config import FORMER_NAMES, Option, TrainConfig, options
 from .recipe import Recipe, read_recipe
 
 
@@ -29,7 +29,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 def _former() -> dict[str, Option]:
     """Options by their names of before."""
     known = {option.name: option for option in options()}
-    return {name: known[today] for name, today in FORMER.items()}
+    return {name: known[today] for name, today in FORMER_NAMES.items()}
 
 
 def _parameter(option: Option, former: str = "") -> inspect.Parameter:
@@ -112,7 +112,7 @@ def _given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
     for name, option in {**_former(), **{option.name: option for option in options()}}.items():
         if getattr(context.get_parameter_source(name), "name", "") != "COMMANDLINE":
             continue
-        if name in FORMER:
+        if name in FORMER_NAMES:
             typer.echo(f"note: --{name} is called --{option.key} now", err=True)
         value = values[name]
         if option.type == tuple[Path, ...]:

@@ -22,7 +22,7 @@ _SEED = 20201  # never changes, so that runs can be compared
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Rendered once, then kept: ``pictures`` of :class:`PeopleDataset`'s items."""
+    """Rendered once, then kept: samples of a :class:`PeopleDataset`."""
 
     name: str
     pictures: list[dict[str, Tensor]]

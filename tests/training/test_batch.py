@@ -48,8 +48,9 @@ def bank_of(kinds: list[str], **planes: torch.Tensor) -> Bank:
         "alpha": alpha,
         "weight": torch.full_like(alpha, 255),
     }
-    things = torch.tensor([n for n, kind in enumerate(kinds) if kind == "thing"], dtype=torch.long)
-    return Bank(Path(), shown | planes, torch.ones(count), box, torch.ones(count), kinds, things)  # type: ignore[arg-type]
+    pasted = torch.tensor([n for n, kind in enumerate(kinds) if kind == "distractor"]).long()
+    ones = torch.ones(count)
+    return Bank(Path(), shown | planes, ones, box, ones, kinds, pasted)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_normalisation_is_that_of_inference(brightest: int) -> None:
 
 def test_a_batch_depends_on_seed_and_number_alone() -> None:
     """Whatever was drawn before; other seeds and numbers are other batches."""
-    bank = bank_of(["photo", "scene", "cutout", "thing"])
+    bank = bank_of(["photo", "scene", "cutout", "distractor"])
     draws = {}
     for seed, number in ((0, 3), (0, 4), (1, 3)):
         torch.manual_seed(number)
@@ -99,7 +100,7 @@ def test_a_batch_depends_on_seed_and_number_alone() -> None:
 
 def test_empty_scenes_are_empty_and_wholly_known() -> None:
     """Whatever the stored alpha says, which may be of a thing, and with things pasted in."""
-    bank = bank_of(["scene", "photo", "thing"])
+    bank = bank_of(["scene", "photo", "distractor"])
     bank.planes["alpha"][0] = 255
     bank.planes["weight"][0] = 0
     recipe = replace(Recipe(), scenes=1.0, empty=1.0, distractors=1.0)
@@ -125,7 +126,7 @@ def test_a_pasted_figure_is_in_alpha_and_hides_what_it_covers() -> None:
 
 def test_a_thing_in_front_of_somebody_is_nobody() -> None:
     """Alpha falls where it covers a person, and nowhere rises."""
-    bank = bank_of(["photo", "thing"])
+    bank = bank_of(["photo", "distractor"])
     bank.planes["alpha"][0] = 255
     recipe = replace(STILL, distractors=1.0, height=(0.5, 0.9))
     batch = Batches(bank, recipe).draw(1, 8, SIDE)

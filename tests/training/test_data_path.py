@@ -201,7 +201,9 @@ def test_former_names_of_options_go_on_for_a_release(manifest: Path, tmp_path: P
 def test_a_loss_that_is_not_finite_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     """At once; the message has the step, the rate and what to go on from, which is unharmed."""
     config = replace(settings(manifest, tmp_path), lr=1e15, save_every=1)
-    with pytest.raises(DivergedError, match=r"is (nan|inf) at step \d+, at a rate of .*e\+1") as e:
+    with pytest.raises(
+        DivergedError, match=r"is (nan|inf) at step \d+, at a learning rate of .*e\+1"
+    ) as e:
         train(config)
     best = tmp_path / "best.pt"
     assert f"the last good checkpoint is {best} of step 0" in str(e.value)

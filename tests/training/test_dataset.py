@@ -56,7 +56,7 @@ def test_things_are_pasted_and_are_nobody(data: Path, tmp_path: Path) -> None:
     disc.save(tmp_path / "disc.png")
     thing = Row(tmp_path / "disc.png", None, "made", "train", "CC0-1.0", {"thing": True})
     material = Material([*read_manifest(data), thing])
-    assert material.things == [thing]
+    assert material.distractors == [thing]
     assert thing not in material.scenes
     for mix in (Mix(0, 0, 0, 1), Mix(0, 0, 1, 0)):
         dataset = PeopleDataset(material, mix=mix)

@@ -26,9 +26,9 @@ from u2net_human_plugin.finetune.data.splits import held_back, in_split
 from u2net_human_plugin.finetune.training.bank import decode
 from u2net_human_plugin.finetune.training.batch import Batches
 from u2net_human_plugin.finetune.training.config import TrainConfig
-from u2net_human_plugin.finetune.training.items import items_of
 from u2net_human_plugin.finetune.training.loop import train
 from u2net_human_plugin.finetune.training.losses import deep_supervision
+from u2net_human_plugin.finetune.training.training_rows import training_rows
 from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_norm
 
 
@@ -364,7 +364,7 @@ def test_two_processes_share_a_batch(data: Path, tmp_path: Path) -> None:
     # Each draws its own half of the batch, and the loss is that of both.
     run_ = TrainConfig.of_record(record["arguments"])
     rows = [row for row in read_manifest(data) if in_split(row, "train")]
-    bank = decode(items_of(rows, {}), run_.stored_side, tmp_path / "bank")
+    bank = decode(training_rows(rows, {}), run_.stored_side, tmp_path / "bank")
     torch.manual_seed(run_.seed)
     model = fold_batch_norm(U2Net("lite", "half")).train()
     halves = [Batches(bank, run_.recipe, run_.seed).draw(number, 2, 32) for number in (0, 1)]

@@ -21,13 +21,13 @@ class CocoMask:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Photo:
     """One picture that may become part of the training set."""
 
     image: Path
     #: A mask file, the picture's own "alpha", COCO annotations, None (an empty scene),
     #: "thing" (the cut-out of something that is nobody), or "label": there is none yet.
-    mask: Path | Literal["alpha", "label", "thing"] | CocoMask | None
+    mask: Path | Literal["alpha", "label", "distractor"] | CocoMask | None
     source: str
     #: What reports call it: the source and the path inside the input.
     name: str
@@ -44,8 +44,8 @@ class Candidate:
 
     @property
     def shows_nobody(self) -> bool:
-        """Whether it is given as an empty scene or as a thing."""
-        return self.mask in (None, "thing")
+        """Whether it is given as an empty scene or as a distractor."""
+        return self.mask in (None, "distractor")
 
 
 @dataclass(frozen=True)
