@@ -1,7 +1,7 @@
-"""From photos to a training set: look at each, decide, write what stays.
+"""From photos to a training set: inspect each, decide, write what stays.
 
-The result depends on the photos and the plan alone. What was found out and written
-before is kept in ``.prepare`` and not done again, whatever else is added.
+The result depends on the photos and the plan alone. What is done is noted in ``.prepare`` and not
+done again when photos are added.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 FOLDERS = ("images", "masks", "cutouts", "bystanders")
 MANIFEST = "manifest.jsonl"
-#: Which mask is kept of pictures that are there twice.
+#: Which mask is kept of a picture that is there twice: the one with the lowest number.
 _TRUST = {"file": 0, "nobody": 1, "label": 2}
 
 
@@ -38,7 +38,7 @@ class _Inspected(NamedTuple):
 
 
 class _Placed(NamedTuple):
-    """What is to be written, and what its rows say of the split and of those that look alike."""
+    """A photo to write, with the split and group that its rows state."""
 
     photo: Photo
     inspection: Inspection
@@ -50,7 +50,7 @@ def collect(photos: Sequence[Photo], out: Path, plan: Plan, quiet: bool = False)
 
     Raises:
         DataError: another run is at work in ``out``, or its store is damaged.
-        OSError: nothing can be written (any more); what was finished is kept.
+        OSError: nothing can be written; what was finished is kept.
     """
     state = out / ".prepare"
     for folder in (*(out / name for name in FOLDERS), state / "labels"):
@@ -88,7 +88,7 @@ class _Run:
         self.outcome.aside.append(Aside(photo.name, reason, detail))
 
     def admissible(self, photos: Iterable[Photo]) -> Iterator[Photo]:
-        """Those of the asked licences in which the readers saw no problem."""
+        """Photos without a problem whose licence the plan takes."""
         patterns = [pattern.casefold() for pattern in self.plan.licences]
         for photo in photos:
             licence = photo.licence.casefold()
@@ -100,7 +100,7 @@ class _Run:
                 yield photo
 
     def inspect(self, photos: Iterable[Photo]) -> list[_Inspected]:
-        """Look at every photo, or take what was found before."""
+        """Inspect every photo, or take the inspection of an earlier run."""
         inspector = self.inspector
 
         def look(photo: Photo) -> _Inspected:
@@ -119,7 +119,7 @@ class _Run:
         return self._each("looking at pictures", look, list(photos), lambda photo: photo)
 
     def usable(self, inspected: Iterable[_Inspected]) -> Iterator[_Inspected]:
-        """Those whose inspection is good enough for the plan."""
+        """The photos that the plan takes."""
         for one in inspected:
             photo, inspection = one
             found_empty = not inspection.people and not photo.shows_nobody
@@ -226,7 +226,7 @@ class _Run:
         entries: Sequence[Any],
         photo_of: Callable[[Any], Photo],
     ) -> list[T]:
-        """``work`` on all entries in threads; what fails goes to the outcome."""
+        """``work`` on all entries in threads; the outcome lists what fails."""
 
         def failed(entry: Any, reason: str) -> None:
             self.outcome.failed.append(Aside(photo_of(entry).name, doing, reason))

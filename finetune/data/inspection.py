@@ -1,4 +1,4 @@
-"""What was found out about one picture; kept between runs."""
+"""What `prepare` found out about a photo; it is kept between runs."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Inspection:
-    """One picture, looked at. All boxes are in upright pixels: left, top, right, bottom."""
+    """What is known of a photo. Boxes are left, top, right, bottom, in upright pixels."""
 
     key: str
     sha256: str = ""
     size_wh: tuple[int, int] = (0, 0)
     hashes: tuple[str, str] | tuple[()] = ()
-    #: Share of the picture that the mask covers.
+    #: Share of the picture that the mask covers, 0…1.
     share: float = 0.0
-    #: Everybody that was detected or is labelled, with a score.
+    #: Everybody who was detected or is in the mask, each box with a score.
     boxes: tuple[tuple[float, float, float, float, float], ...] = ()
-    #: Those of them that the mask covers.
+    #: The people whose boxes the mask covers.
     people: tuple[tuple[float, float, float, float], ...] = ()
-    #: Clearly visible people whom the mask leaves out.
+    #: Clearly visible people who are not in the mask.
     unlabelled: tuple[tuple[float, float, float, float], ...] = ()
     #: Other doubts about the mask, see :func:`.doubts.doubts`.
     flags: tuple[str, ...] = ()
     labelled_by: str | None = None
-    #: Why it cannot be used: a short reason that reports count by, and the particulars.
+    #: Why the photo cannot be used: a short reason, by which reports count, and its details.
     reason: str = ""
     detail: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """What the cache keeps."""
+        """The JSON that is kept."""
         return dataclasses.asdict(self)
 
     @classmethod

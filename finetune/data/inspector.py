@@ -1,4 +1,4 @@
-"""What `python -m finetune prepare` finds out about one picture before it decides anything."""
+"""Inspects photos: reads picture and mask, finds the people, and judges the mask."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ from .unlabelled import UNKNOWN
 
 Scores = npt.NDArray[np.float32]
 
-#: Raised whenever a picture would be judged differently than before.
+#: To be raised with every change that makes an inspection come out differently.
 VERSION = 3
-#: What a detector that was not asked would have found.
+#: The answer of a detector that is not asked.
 NOBODY: tuple[Boxes, Scores] = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
 
 #: Shares of the picture below and above which a mask counts as empty and as all-foreground.
 EMPTY, FULL = 1e-4, 0.999
-#: Boxes with a lower score or a smaller share of the picture raise no doubt about a mask.
+#: A mask is not doubted because of boxes with a lower score or a smaller share of the picture.
 CLEAR_SCORE, CLEAR_SHARE = 0.5, 0.01
-#: Regions of a mask below this share of the largest one's box are specks, not people.
+#: A region of a mask whose box is smaller than this share of the largest is a speck, not a person.
 _SPECK = 0.02
-#: Longer side of the grid on which a mask's separate regions are found.
+#: Longer side, in pixels, of the grid on which the regions of a mask are found.
 _GRID = 256
 
 
 @dataclass(frozen=True)
 class Inspector:
-    """Looks at photos; thread-safe as far as its detector and labeler are.
+    """Inspects photos; thread-safe if its detector and its labeler are.
 
-    ``detector_id`` and the labeler's id stand for them in :meth:`key`: inspections made
-    with others are not taken for these. ``labels`` is the folder for masks it makes.
+    ``detector_id`` and the labeler's id are part of :meth:`key`, so that inspections made with
+    others are not reused. ``labels`` is the folder for masks that the labeler makes.
     """
 
     labels: Path
@@ -76,7 +76,7 @@ class Inspector:
     labeler: Labeler | None = None
 
     def key(self, photo: Photo) -> str:
-        """A hash of everything that a inspection depends on.
+        """A hash of everything that an inspection depends on.
 
         Raises:
             OSError: a file cannot be read.
@@ -96,8 +96,8 @@ class Inspector:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def searches(self, photo: Photo) -> bool:
-        """Whether a detector looks for everybody in the picture."""
-        # Under a cut-out's transparent parts lies anything, or nothing.
+        """Whether the detector looks for people in this photo."""
+        # The colours under the transparent parts of a cut-out mean nothing.
         return self.detector is not None and photo.mask not in ("alpha", "distractor")
 
     def inspect(self, photo: Photo, key: str) -> Inspection:
@@ -132,7 +132,7 @@ class Inspector:
         regions = _regions(mask)
         own = regions if drawn is None else drawn
         missed = own[_largest_share_inside(own, seen[covered >= LABELLED]) < AGREEING]
-        # Detectors cut off feet, hats and bags; what the mask holds of a person belongs to them.
+        # Detectors cut off feet, hats and bags: a box grows to hold the whole region of the mask.
         people = _widened(np.concatenate((seen[covered >= LABELLED], missed)), regions)
         everybody = np.column_stack(
             (np.concatenate((seen, missed)), np.concatenate((scores, np.ones(len(missed)))))
@@ -147,10 +147,10 @@ class Inspector:
     def truth(
         self, photo: Photo, picture: Image.Image, rgb: Image.Image, key: str
     ) -> tuple[Image.Image, Boxes | None]:
-        """The mask ("L", upright, 0…255) and, where annotations tell them apart, the people.
+        """The mask ("L", upright, 0…255) and, if annotations tell people apart, their boxes.
 
-        ``picture`` is as opened, ``rgb`` upright. A mask that has to be made is made once
-        and then read from the labels folder.
+        ``picture`` is as opened, ``rgb`` upright. The labeler's masks are made once and then
+        read from the labels folder.
         """
         if photo.mask == "label":
             file = self.labels / f"{key}.png"
@@ -168,9 +168,10 @@ class Inspector:
         return alpha_of(picture, photo.mask, photo.name, photo.reading), None
 
     def unknown(self, photo: Photo, picture: Image.Image) -> Image.Image | None:
-        """The trimap ("L", upright: 0, 128 does not count, 255 a person beside the mask), if any.
+        """The trimap of what is not in the mask, if there is one: "L", upright, of the mask's size.
 
-        It is the manifest's, or what the mask file itself leaves open.
+        0 is nobody, 128 does not count, 255 is a person. It is the manifest's, or what the mask
+        file itself leaves open.
         """
         if photo.bystanders is not None:
             name = f"{photo.name} with bystanders {photo.bystanders}"
@@ -204,7 +205,7 @@ def _why_empty(mask: Image.Image) -> str:
 
 
 def _hashes(picture: Image.Image, rgb: Image.Image) -> tuple[str, str] | tuple[()]:
-    # Colours under transparent pixels are anything; on grey a cut-out hashes as it looks.
+    # On grey, because the colours under transparent pixels mean nothing.
     if has_alpha(picture):
         cutout = upright(picture).convert("RGBA")
         grey = Image.new("RGBA", cutout.size, (128, 128, 128, 255))
@@ -219,20 +220,20 @@ def _regions(mask: Image.Image) -> Boxes:
     boxes = locate(grid, mask.size, Settings())
     areas = area_xyxy(boxes)
     boxes = boxes[areas >= _SPECK * areas.max(initial=0)]
-    if not len(boxes) and mask.getbbox():  # too small or thin for the grid
+    if not len(boxes) and mask.getbbox():  # too small or too thin for the grid
         box = mask.point(lambda value: 255 if value >= THRESHOLD else 0).getbbox()
         boxes = np.array([box] if box else [], np.float32).reshape(-1, 4)
     return boxes
 
 
 def _widened(boxes: Boxes, regions: Boxes) -> Boxes:
-    """Boxes that hold the regions they overlap, unless several boxes share such a region."""
+    """Each box, grown to hold the regions that it alone overlaps."""
     touches = intersection_xyxy(boxes, regions) > 0
     return extended_xyxy(boxes, regions[touches.sum(axis=0) == 1])
 
 
 def _largest_share_inside(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float32]:
-    """For each box the largest share of it that lies in one of the others: (N,)."""
+    """The largest share of each box that lies in one of the others: (N,)."""
     inside = intersection_xyxy(boxes, others).max(axis=1, initial=0)
     share: npt.NDArray[np.float32] = inside / np.maximum(area_xyxy(boxes), 1)
     return share

@@ -4,11 +4,11 @@ r"""python -m finetune label: soft masks of any photos, from the average of seve
         --with "bundled?people=on" --with u2netp.onnx \
         --with "isnet.onnx?mean=128&scale=256&weight=2"
 
-Beside each training photo of a manifest (with a true mask or without one) it writes an 8-bit
-matte, ``teachers/NAME.png``, and the teachers' agreement, ``teachers/NAME.agreement.png``, and
-a new manifest whose rows name both and who made them. `train` learns the edge from the matte
-where a mask's own cannot be trusted, and all of it where there is no mask. The photos stay
-where they are. The same command again labels only what is new.
+For each training photo of a manifest (with a true mask or without one) it writes an 8-bit matte,
+``teachers/NAME.png``, and the teachers' agreement, ``teachers/NAME.agreement.png``. The rows of a
+new manifest name both and the teachers. `train` learns the edge from the matte where the mask's
+cannot be trusted, and all of it where there is no mask. The photos stay where they are. Given
+again, the command labels only what is new.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _labelled(row: Row, teachers: list[Teacher], size: int) -> SoftLabel:
 
 
 def _somebody(row: Row, size_wh: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
-    """Where the mask or a detector's boxes have somebody; None if nobody looked."""
+    """Where the mask or a detector's boxes have somebody; None if there is neither."""
     width, height = size_wh
     if row.mask is None and not row.was_searched:
         return None
@@ -96,7 +96,7 @@ def _somebody(row: Row, size_wh: tuple[int, int]) -> npt.NDArray[np.bool_] | Non
 
 
 def _name(row: Row, teachers: list[Teacher], size: int) -> str:
-    """A file name that another picture, other teachers or another size do not share."""
+    """A file name that is different for every picture, teacher and size."""
     about = [
         str(row.image),
         row.image.stat().st_mtime_ns,

@@ -28,44 +28,44 @@ HASH_SIDE = 16
 #: Largest Hamming distance, in bits of 256, of near-duplicates: other shots of one scene lie
 #: below, other scenes mostly above 70.
 NEAR = 60
-#: Grey-level deviation below which a picture has nothing to recognise it by.
+#: A picture whose grey levels have a smaller standard deviation cannot be recognised.
 _FLAT = 2.0
-#: Who gives way when near-duplicates were stated to be in several splits.
+#: The split of near-duplicates that are stated to be in several is the one of lowest rank.
 _RANK: dict[Split, int] = {"test": 0, "val": 1, "train": 2}
 _BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What the assignment needs to know of one picture."""
+    """What is known of a picture when splits are assigned."""
 
     #: SHA-256 of the picture's file.
     sha256: str
     #: Perceptual hashes of the picture and of its mirror image, hexadecimal; empty if flat.
     hashes: tuple[str, str] | tuple[()]
-    #: What a manifest or an earlier run says.
+    #: The split that a manifest or an earlier run states.
     stated: Split | None = None
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where one picture belongs."""
+    """The split of a picture."""
 
     split: Split
-    #: Index of the group's first fingerprint.
+    #: Index of the group's first picture.
     group: int
-    #: Index of the picture of a higher-ranking split that this one duplicates, which keeps
-    #: it out of its stated split; None if it stays.
+    #: Index of a near-duplicate in a split of higher rank, because of which this picture cannot
+    #: stay in its stated split; None if there is none.
     clashes_with: int | None = None
 
 
 def perceptual_hashes(image: Image.Image) -> tuple[str, str] | tuple[()]:
     """DCT hashes (pHash) of an RGB picture and of its mirror image; () if it is flat.
 
-    Robust against scale, compression and brightness. Of a flat picture the hash would be
-    its noise, or the same for all.
+    Robust against scale, compression and brightness. The hash of a flat picture would be that
+    of its noise.
     """
-    # More than the hash needs, and quick: the Lanczos pass then runs on few pixels.
+    # Still more than the hash needs; imagehash's own Lanczos filter then runs on few pixels.
     small = image.convert("L").resize((256, 256), Image.Resampling.BOX, reducing_gap=1.0)
     if float(np.asarray(small, np.float32).std()) < _FLAT:
         return ()
@@ -102,7 +102,7 @@ def near_duplicates(
 
 
 def groups(fingerprints: Sequence[Fingerprint], near: int = NEAR) -> list[int]:
-    """For each fingerprint the index of the first fingerprint of its group of near-duplicates."""
+    """For each picture, the index of the first one of its group of near-duplicates."""
     if not fingerprints:
         return []
     same_file: dict[str, int] = {}
@@ -118,11 +118,11 @@ def groups(fingerprints: Sequence[Fingerprint], near: int = NEAR) -> list[int]:
 def assign(
     fingerprints: Sequence[Fingerprint], val: float, test: float, near: int = NEAR
 ) -> list[Assignment]:
-    """Give every fingerprint a split.
+    """Give every picture a split.
 
     ``val`` and ``test`` are the shares of groups drawn into those splits where nothing is
     stated. In a group with several stated splits, test wins over val and val over train:
-    fingerprints stated elsewhere clash, fingerprints without a statement join the winner.
+    pictures stated to be elsewhere clash, the others join the winner.
     """
     of = groups(fingerprints, near)
     together: dict[int, list[int]] = defaultdict(list)
@@ -150,7 +150,7 @@ def _stated(fingerprint: Fingerprint) -> Split:
 def _drawn(identity: str, val: float, test: float) -> Split:
     digest = hashlib.sha256(f"split:{identity}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
-    # Test lies at the one end and val at the other: changing one share leaves the other alone.
+    # Test is at one end and val at the other, so that changing one share leaves the other alone.
     if position < test:
         return "test"
     return "val" if position >= 1 - val else "train"

@@ -28,12 +28,12 @@ def in_threads(
     workers: int,
     quiet: bool = False,
 ) -> list[T]:
-    """``work`` on all entries, with a progress bar; the results in order, without failures.
+    """Call ``work`` on all entries, with a progress bar; return the results in order.
 
-    ``failed`` is told of each entry on which something went wrong, and of what.
+    An entry on which something goes wrong has no result; ``failed`` gets it and the reason.
 
     Raises:
-        OSError, StoreError: nothing can be written any more.
+        OSError, StoreError: nothing can be written.
     """
 
     def guarded(entry: E) -> T | None:

@@ -6,9 +6,8 @@
 
 Everything named in one call becomes ``--out``: ``images/``, ``masks/`` (white = person; 8-bit
 if soft, else 1-bit), ``cutouts/`` (RGBA), ``bystanders/`` (what of a mask does not count),
-``manifest.jsonl`` and a report. The same call again, with whatever has been added, does only
-what is new. Inputs with different sources or terms are prepared on their own first and joined
-with several ``--manifest --whole``.
+``manifest.jsonl`` and a report. The same call again does only what is new. Inputs with different
+sources or terms are prepared on their own first and joined with several ``--manifest --whole``.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ from .pseudo_labels import load_labeler
 from .report import doubtful_sources, write_report
 from .writer import WriteOptions
 
-#: Longer side of the picture YOLO sees: its training size. Enlarged pictures find smaller
-#: figures, but lose the feet of those who fill the picture.
+#: Longer side, in pixels, of the picture that YOLO gets: its training size. In larger ones it finds
+#: smaller figures, but loses the feet of people who fill the picture.
 _YOLO_SIZE = 640
 
 _Folders = list[Path] | None
@@ -135,9 +134,9 @@ def prepare(
 ) -> None:
     """Build a training set from photos and masks: find people, crop, check, split, report.
 
-    Ends with 0 when the set is written, though pictures may have been set aside (the report
-    says which and why); with 1 when work on some failed that may succeed the next time;
-    with 2 when the command cannot be carried out.
+    Ends with 0 when the set is written, even if pictures were set aside (the report says which
+    and why); with 1 when some pictures failed that may succeed the next time; with 2 when the
+    command cannot be carried out.
     """
     try:
         origin = Origin(source, terms)
@@ -227,7 +226,7 @@ def _manifest(path: Path, out: Path, origin: Origin) -> Iterator[Photo]:
 
 
 def _with_models(plan: Plan, find: str, label_with: str | None, photos: bool) -> Plan:
-    """Load what the plan needs now, so that what is missing shows before the work starts."""
+    """Load what the plan needs, so that an error comes before the work starts."""
     if photos and label_with is None:
         raise OptionError(
             "--photos have no masks: name what makes them, for example --label-with "

@@ -16,7 +16,7 @@ from .plan import Outcome, Plan
 
 #: The report to read.
 NAME = "report.md"
-#: So many names are listed for each reason in Markdown; the JSON has all.
+#: Names that are listed for each reason in Markdown; the JSON lists all.
 _LISTED = 20
 
 
@@ -42,7 +42,7 @@ def write_report(outcome: Outcome, plan: Plan, out: Path) -> str:
 
 
 def doubtful_sources(outcome: Outcome, inverted: bool) -> list[str]:
-    """What to say of sources most of whose masks are doubtful, one line each.
+    """Warnings about sources most of whose masks are doubtful, one line each.
 
     ``inverted`` is whether the masks were read with --invert.
     """
@@ -59,7 +59,7 @@ def doubtful_sources(outcome: Outcome, inverted: bool) -> list[str]:
             )
         elif 2 * elsewhere > count:
             lines.append(
-                f"{elsewhere} of {count} masks of {source} are elsewhere than the people whom the "
+                f"{elsewhere} of {count} masks of {source} are elsewhere than the people that the "
                 "detector sees: do masks and pictures belong together, and are the masks of people?"
             )
     return lines
@@ -109,7 +109,7 @@ def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The report for reading: counts, what was set aside and why, what to look at."""
+    """The report as Markdown: counts, what was set aside and why, and what to look at."""
     flags = Counter(flag for item in content["flagged"] for flag in item["flags"])
     parts = [
         "# Report of `python -m finetune prepare`\n",

@@ -1,7 +1,7 @@
-"""The kinds of raw material that `python -m finetune prepare` takes, read into one record.
+"""The kinds of raw material that `python -m finetune prepare` takes, listed as photos.
 
-Readers only list: no picture is opened here. What is visibly wrong already (a picture
-without a mask, a mask without a picture) comes back as a photo with a ``problem``.
+No picture is opened here. What is wrong already (a picture without a mask, a mask without a
+picture) becomes a photo with a ``problem``.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from .photo import CocoMask, Origin, Photo, printable
 #: What all pictures of a folder are: RGBA cut-outs of people or of distractors, photos to label,
 #: or scenes.
 Folder = Literal["alpha", "distractor", "label"] | None
-#: Keys of a manifest row that are worked out anew.
+#: Keys of a manifest's row that `prepare` works out anew.
 _OWN_KEYS = frozenset(
     (
         *("sha256", "boxes", "detector", "persons", "person_height"),
         *("group", "flags", "cutout", "thing"),
     )
 )
-#: So many pictures without a mask are told which name comes closest; more would take long.
+#: The nearest name is looked for only for the first so many pictures without a mask: it is slow.
 _HINTED = 20
 
 
 def pairs(
     images: Path, masks: Path, origin: Origin, reading: Reading = BRIGHT, template: str = ""
 ) -> Iterator[Photo]:
-    """Pictures of one folder with the masks of another, which may be the same, by their names.
+    """Pictures of one folder with their masks of another (or of the same), paired by name.
 
     Args:
-        images: folder of pictures; those in folders of it have their masks in such, too.
+        images: folder of pictures; subfolders of it match subfolders of ``masks``.
         masks: folder of masks, named as :class:`.pairing.Pairing` says.
-        origin: what to say of them.
-        reading: what the masks' values mean.
+        origin: their source and licence.
+        reading: how the masks' values are read.
         template: the masks' name for a picture ``{stem}``.
 
     Raises:
-        DataError: a folder is none, or not one picture has a mask.
+        DataError: there is no such folder, or no picture has a mask.
         OptionError: the template has no ``{stem}``.
     """
     source = origin.name(images)
@@ -105,7 +105,7 @@ def folder(path: Path, mask: Folder, origin: Origin) -> Iterator[Photo]:
 
 
 def coco(path: Path, images: Path, origin: Origin, category: str = "person") -> Iterator[Photo]:
-    """The images of a COCO-style JSON; those without a ``category`` show nobody.
+    """The images of a COCO-style JSON; those without an annotation of ``category`` show nobody.
 
     Raises:
         DataError: the file is not such a JSON, or has no such category.
@@ -186,10 +186,10 @@ def _json(path: Path) -> Any:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below ``folder`` in a fixed order, without hidden ones and hidden folders.
+    """All files below ``folder``, sorted, without hidden files and hidden folders.
 
     Raises:
-        DataError: it is not a folder, or holds no file.
+        DataError: there is no such folder, or it holds no files.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; check the path.")

@@ -1,4 +1,4 @@
-"""Which of a manifest's rows are trained on, held back for validation, or kept for tests."""
+"""Which rows of a manifest are trained on, held back for validation, or kept for tests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import hashlib
 
 from .manifest import Row
 
-#: What of a manifest's training rows is held back, beside those of its validation split.
+#: The share of the training rows that is held back, besides the rows of the validation split.
 SHARE = 0.08
 
 
 def held_back(row: Row, share: float = SHARE) -> bool:
-    """Whether ``row`` belongs to validation: its split says so, or, by its name, chance does.
+    """Whether ``row`` belongs to validation, by its split or by a hash of its name.
 
-    Chance has one answer for all crops of a photo and for all pictures that look alike.
+    The hash is the same for all crops of a photo and for all pictures that look alike.
     """
     if row.split == "val":
         return True
@@ -21,7 +21,7 @@ def held_back(row: Row, share: float = SHARE) -> bool:
     if alike:
         name = f"group-{alike}"
     elif row.extra.get("is_crop") and isinstance(origin, dict) and "sha256" in origin:
-        # Preparing crops anew gives them other names; where they come from stays.
+        # Crops get other names when they are prepared again, their origin stays.
         name = f"crop-of-{origin['sha256']}"
     else:
         name = f"{row.source}/{row.image.name}"

@@ -27,14 +27,14 @@ from .unlabelled import UNKNOWN, left_out
 
 Box = tuple[int, int, int, int]
 
-#: Raised whenever other files would be written than before.
+#: To be raised with every change that makes other files.
 VERSION = 3
-#: A crop of more than this share of the picture is not worth cutting.
+#: A photo of which a crop would be more than this share is kept whole.
 WHOLE = 0.8
-#: Formats without loss stay without loss; the others become JPEG of this quality.
+#: Pictures in these formats become PNG, others JPEG of this quality.
 _LOSSLESS = frozenset(("PNG", "TIFF", "BMP", "PPM", "GIF"))
 _QUALITY = 95
-#: Masks with values of these are soft: 5 to 95 per cent. Others are stored with one bit.
+#: Masks with values of 5 to 95 per cent are soft and stored with 8 bits, others with one.
 _SOFT = slice(13, 243)
 
 
@@ -47,8 +47,8 @@ class WriteOptions:
     margin: float = 0.25
     #: Crops with a shorter side are not made.
     min_side: int = 96
-    #: "estimated": colours at the cut-outs' edges freed of background; "straight": as they
-    #: are; "none": no cut-outs.
+    #: "estimated": the background is taken out of the colours at the cut-outs' edges;
+    #: "straight": colours stay as they are; "none": no cut-outs are written.
     cutouts: Literal["estimated", "straight", "none"] = "estimated"
 
     def key(self, inspection: Inspection) -> str:
@@ -132,7 +132,7 @@ class Writer:
     def _write_rgba(
         self, rgba: Image.Image, box: Box | None, name: str, is_distractor: bool
     ) -> dict[str, Any]:
-        """An RGBA cut-out is picture, mask and background-free PNG in one."""
+        """Write an RGBA picture, which holds its own mask."""
         file = f"images/{name}.png"
         self._save(rgba.crop(box) if box else rgba, file)
         if is_distractor:
@@ -174,9 +174,9 @@ class Writer:
     def _with_left_out(
         self, trimap: Image.Image, mask: Image.Image, boxes: Any, photo: Photo
     ) -> Image.Image:
-        """``trimap`` with the boxes of people whom the mask leaves out, unless it is a manifest's.
+        """``trimap`` with the boxes of people who are not in the mask; a manifest's stays as it is.
 
-        To `train`, a trimap says all there is to say of them.
+        `train` knows of such people from the trimap alone.
         """
         if photo.bystanders is None and self.inspector.searches(photo):
             trimap = trimap.copy()
@@ -191,7 +191,7 @@ class Writer:
 
     def _save(self, image: Image.Image, file: str) -> None:
         if file.endswith(".png"):
-            # Level 3 takes half the time of the usual 6 for a few per cent more bytes.
+            # Level 3 takes half the time of the default 6, for a few per cent more bytes.
             self._atomically(file, lambda path: image.save(path, "PNG", compress_level=3))
         else:
             self._atomically(
@@ -204,7 +204,7 @@ class Writer:
 
 
 def _people_in(box: Box | None, inspection: Inspection) -> dict[str, Any]:
-    """What a row says under "boxes", "persons" and "flags", in the pixels of the crop."""
+    """The values of a row's "boxes", "persons" and "flags", in pixels of the crop."""
     left, top, right, bottom = box or (0, 0, *inspection.size_wh)
     offset = np.array((left, top, left, top), np.float32)
     size = (right - left, bottom - top)
@@ -212,7 +212,7 @@ def _people_in(box: Box | None, inspection: Inspection) -> dict[str, Any]:
     def inside(boxes: Any) -> tuple[Any, Any]:
         whole = np.array(boxes, np.float32).reshape(-1, 4)
         clipped = clip_xyxy(whole - offset, size)
-        # A sliver at the crop's edge is nobody.
+        # A sliver at the edge of the crop is not counted.
         return clipped, area_xyxy(clipped) >= 0.1 * np.maximum(area_xyxy(whole), 1)
 
     boxes, kept = inside([box[:4] for box in inspection.boxes])

@@ -1,4 +1,4 @@
-"""The model card and README's results, from the weights' provenance and evaluation reports.
+"""python -m finetune card: model card and README's tables, from provenance and reports.
 
     python -m finetune evaluate --before minmax:u2netp.onnx --after bundled … --out report
     cp report/report.json model_cards/results/photos.json
@@ -6,9 +6,9 @@
     python -m finetune card --before minmax:u2netp.onnx --photos package
 
 Reports on the option `crop` (--before 'bundled?crop=off' --after 'bundled?crop=self') belong into
-``model_cards/results/crop``. Numbers get into the documents this way only. ``--before`` redraws
-the pictures, too; ``--photos`` is the unpacked package that the front picture's photos come with.
-``--check`` says whether all are up to date.
+``model_cards/results/crop``. All numbers in the documents come from this command. ``--before``
+redraws the pictures, too; ``--photos`` is the unpacked package with the front picture's photos.
+``--check`` tests whether all are up to date.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _RESULTS = Path("results")
 _CROP_RESULTS = _RESULTS / "crop"
 #: Of `python -m finetune benchmark plugin`, not of an evaluation.
 _BENCHMARK = "benchmark.json"
-#: A slice of fewer pictures is no ground for a statement.
+#: A slice of fewer pictures is too small for a statement.
 _ENOUGH = 5
 
 
@@ -126,7 +126,7 @@ def read_reports(folder: Path, onnx_sha256: str, results: Path = _RESULTS) -> li
                 f"{path}: judges weights with SHA-256 {judged}, but the bundled ones have "
                 f"{onnx_sha256}; run `python -m finetune evaluate --after bundled` again."
             )
-        # What comes after a full stop tells reports on the same pictures apart.
+        # The part of the name after a full stop distinguishes reports on the same pictures.
         title = path.stem.partition(".")[0].replace("_", " ").capitalize()
         file = (results / path.name).as_posix()
         reports.append({**report, "title": title, "file": file})
@@ -185,7 +185,7 @@ def render_card(
 
 
 def _benchmark(folder: Path) -> dict[str, Any] | None:
-    """What predictions cost, if that was measured."""
+    """The report of `benchmark plugin`, if there is one."""
     path = folder / CARD.parent / "results" / _BENCHMARK
     report: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.is_file() else None
     return report
@@ -247,7 +247,7 @@ def _eval_results(reports: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
 
 
 def _sources(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What the weights were trained on: terms as known, or as the manifest states them."""
+    """The sources of the training pictures; terms as known, or as the manifest states them."""
     known = json.loads((folder / "sources.json").read_text("utf-8"))
     used: dict[str, Any] = {}
     for run in runs:

@@ -1,10 +1,9 @@
-"""All training pictures, decoded once: a few arrays that a batch is cut out of.
+"""The bank: all training pictures, decoded once into a few arrays that batches are cut out of.
 
-A picture is decoded, turned upright and reduced to a square of one size, as the network sees
-it too; what comes later (crop, light, layers) is tensor operations on these arrays, see
-:mod:`.batch`. So a photo of 12 megapixels costs a use no more than a small one. The arrays
-live in files that are mapped into memory: pictures that do not fit into it are read when
-they are drawn, and the next run of the same pictures decodes nothing.
+A picture is decoded, turned upright and reduced to a square of one size. Cropping, lighting and
+pasting are tensor operations on these arrays, see :mod:`.batch`; so a use of a photo costs the same
+whatever its size. The arrays are files that are mapped into memory: they may be larger than it, and
+the next run with the same pictures decodes nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from u2net_human_plugin.errors import DataError
 from ..files import TEMPORARY
 from .training_rows import Kind, TrainingRow, decoded
 
-#: What the arrays of a picture hold, by name: channels of uint8. ``weight`` 0 does not count.
+#: The arrays of the bank and their channels, uint8. Where ``weight`` is 0, a pixel does not count.
 PLANES: Mapping[str, int] = {"rgb": 3, "alpha": 1, "weight": 1}
-#: Part of a GPU's free memory that pictures may take; the rest is the network's.
+#: The share of a GPU's free memory that pictures may take; the network needs the rest.
 _GPU_SHARE = 0.5
 _DESCRIPTION = "bank.json"
 
@@ -41,21 +40,21 @@ _DESCRIPTION = "bank.json"
 class Bank:
     """Decoded pictures; ``planes`` are (N,C,R,R) uint8, of :data:`PLANES`, and of ``before``.
 
-    ``before``, if there, is the answer of a network that must not be forgotten, see
-    :mod:`.forgetting`. All other tensors are on the device on which batches are made; planes too
-    large for it stay in main memory, or on disk.
+    ``before``, if it is there, is the answer of a network that must not be forgotten, see
+    :mod:`.forgetting`. All other tensors are on the device on which batches are made; planes that
+    are too large for it stay in main memory, or on disk.
     """
 
     folder: Path
     planes: Mapping[str, Tensor]
     #: (N,) float32: width divided by height of the file.
     aspect: Tensor
-    #: (N,4) float32 xyxy in 0…1: the hull of the alpha matte; all zero where it is empty.
+    #: (N,4) float32 xyxy in 0…1: the bounding box of the alpha matte; all zero if it is empty.
     box_xyxy: Tensor
     #: (N,) float32: pictures of a kind are drawn in proportion to it.
     share: Tensor
     kinds: Sequence[Kind]
-    #: (K,) int64: of whose alpha matte it is known that it is of something that is nobody.
+    #: (K,) int64: indices of the pictures whose alpha matte is a distractor's.
     distractors: Tensor
 
     @property
@@ -92,20 +91,19 @@ def decode(
 ) -> Bank:
     """Decode ``rows`` into a folder in ``folder``, or use what an earlier call left there.
 
-    Several processes may call it at once: one decodes, the others wait. A folder belongs to its
-    pictures, their masks and ``side``, as their files are now; whatever is not used any more may
-    be removed at any time.
+    Several processes may call it at once: one decodes, the others wait. The folder's name depends
+    on the files, as they are now, and on ``side``; folders that are not in use may be removed.
 
     Args:
-        rows: in the order of the bank.
-        side: of the stored squares, in pixels; wants to be a little above the network's input.
+        rows: the pictures, in the order of the bank.
+        side: of the stored squares, in pixels; should be a little above the network's input.
         folder: for the arrays, 5 bytes a stored pixel; made if missing.
         threads: at most as many pictures are decoded at a time.
         progress: called with the number of decoded pictures, now and then.
 
     Raises:
-        DataError: pictures or masks cannot be used, of which it names all, or the disk is full.
-            Nothing half-written is used later.
+        DataError: pictures or masks cannot be used (it names all of them), or the disk is full.
+            Half-written arrays are never used.
     """
     key = _key(rows, side)
     place = folder / key[:16]
@@ -136,7 +134,7 @@ def decode(
 
 
 def mapped(path: Path) -> Tensor:
-    """An array of a file, mapped into memory: what is written to it is not written to the file."""
+    """An array of a file, mapped into memory; writing to it does not change the file."""
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
@@ -149,7 +147,7 @@ def _decode_all(
 ) -> dict[str, Any]:
     room, wanted = shutil.disk_usage(folder).free, len(rows) * side**2 * sum(PLANES.values())
     if wanted > room:
-        # Writing to a mapped file on a full disk would end the process without a word.
+        # Writing to a mapped file on a full disk would kill the process without a message.
         raise DataError(
             f"{folder.parent}: {len(rows)} pictures of {side}x{side} take "
             f"{wanted / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free; make room, choose another "
@@ -191,7 +189,7 @@ def _decode_all(
 
 
 def _hull(alpha: npt.NDArray[np.uint8]) -> list[float]:
-    """Left, top, right and bottom of what is more than a haze, in 0…1."""
+    """Left, top, right and bottom, in 0…1, of the pixels that are more than a haze."""
     seen = alpha > 100
     if not seen.any():
         return [0.0, 0.0, 0.0, 0.0]

@@ -1,8 +1,8 @@
 """A training batch as tensor operations on the bank's device: crop, compose, light, spoil.
 
-Everything is drawn from one generator, so that a batch depends on its seed and number alone
-(and on whether a CPU or a GPU draws it).
-All ranges stand in :class:`.recipe.Recipe`.
+All random numbers come from one generator, so that a batch depends on its seed and number alone
+(and on whether a CPU or a GPU draws it). All probabilities and ranges are fields of
+:class:`.recipe.Recipe`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .recipe import Recipe
 
 
 class Batch(NamedTuple):
-    """What a step sees: float32 tensors of one device."""
+    """The samples of one training step: float32 tensors on one device."""
 
     #: (N,3,S,S), normalised as :func:`u2net_human_plugin.preprocess.normalize` does.
     image: Tensor
@@ -30,9 +30,9 @@ class Batch(NamedTuple):
     alpha: Tensor
     #: (N,1,S,S) in 0…1; 0 does not count.
     weight: Tensor
-    #: (N,1,S,S) in 0…1: what a network that must not be forgotten answers; None without one.
+    #: (N,1,S,S) in 0…1: the answer of a network that must not be forgotten; None without one.
     before: Tensor | None
-    #: (N,1,1,1) 0 or 1: whether that is known, for the picture as it is here.
+    #: (N,1,1,1) 0 or 1: whether ``before`` holds; not for a sample into which something is pasted.
     before_weight: Tensor
 
 
@@ -42,7 +42,7 @@ class Batches:
 
     Args:
         bank: decoded pictures.
-        recipe: what is done with them.
+        recipe: how samples are made of them.
         seed: of the whole run.
     """
 
@@ -116,7 +116,7 @@ class Batches:
 
 
 def _affine(angle: Tensor, scale: tuple[Tensor, Tensor], centre: tuple[Tensor, Tensor]) -> Tensor:
-    """Maps (N,2,3) from output to input, both in -1…1: turn, scale, move."""
+    """Maps (N,2,3) from output to input, both in -1…1, that rotate, scale and translate."""
     cos, sin = angle.cos(), angle.sin()
     (sx, sy), (cx, cy) = scale, centre
     rows = (torch.stack((cos * sx, -sin * sx, cx), 1), torch.stack((sin * sy, cos * sy, cy), 1))
@@ -158,7 +158,7 @@ def _crop_maps(draw: Draw, bank: Bank, index: Tensor, recipe: Recipe) -> Tensor:
 def _layer_maps(
     draw: Draw, bank: Bank, index: Tensor, canvas_aspect: Tensor, recipe: Recipe
 ) -> Tensor:
-    """Where pasted figures go: anywhere; who is cut off below stands on the picture's edge."""
+    """Maps for pasted figures; one that is cut off below goes to the lower edge of the picture."""
     count = len(index)
     box = bank.box_xyxy[index]
     own = (box[:, 2:] - box[:, :2]).clamp(min=0.02)
@@ -176,7 +176,7 @@ def _layer_maps(
     sx, sy = draw.sign(count, 1 - recipe.mirrored) * own[:, 0] / width, own[:, 1] / height
     angle = _angles(draw, count, recipe)
     cos, sin = angle.cos(), angle.sin()
-    # Turned in the picture's own proportions, so that nobody is sheared.
+    # Rotated in the picture's own proportions, so that figures are not sheared.
     xx, xy = sx * cos, -sx * sin / canvas_aspect
     yx, yy = sy * sin * canvas_aspect, sy * cos
     centre = box[:, :2] + box[:, 2:] - 1
@@ -198,9 +198,9 @@ def _sampled(
 
 
 def _cut_out(bank: Bank, index: Tensor, maps: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Figures through affine maps, free of what is around them: rgb (N,3,S,S), cover (N,1,S,S)."""
+    """Figures through affine maps, without background: rgb (N,3,S,S), cover (N,1,S,S)."""
     planes = _planes(bank, index, ["rgb", "alpha"])
-    # Interpolated in proportion to alpha: no colour from outside bleeds into an edge.
+    # Weighted with alpha, so that no background colour bleeds into an edge.
     planes[:, :3] *= planes[:, 3:]
     warped = _warped(bank, planes, maps, size, "zeros")
     colour, alpha = warped[:, :3], warped[:, 3:]
@@ -215,7 +215,7 @@ def _planes(bank: Bank, index: Tensor, names: list[str]) -> Tensor:
 
 def _warped(bank: Bank, planes: Tensor, maps: Tensor, size: int, outside: str) -> Tensor:
     grid = F.affine_grid(maps, [len(maps), planes.shape[1], size, size], align_corners=False)
-    # Shrunk by more than two, sampling would skip pixels: they are averaged first.
+    # A picture that shrinks by more than two is averaged first: sampling would skip pixels.
     shrink = maps[:, :, :2].pow(2).sum(1).sqrt().mean(1) * bank.side / size
     out = torch.empty((len(maps), planes.shape[1], size, size), device=maps.device)
     for low, high, factor in ((0.0, 1.6, 1), (1.6, 3.2, 2), (3.2, math.inf, 4)):

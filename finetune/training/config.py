@@ -1,7 +1,7 @@
-"""What a training run can be told: every option once, with type, default, range and help.
+"""The options of a training run, each declared once, with type, default, range and help.
 
-From the fields of :class:`TrainConfig` come the command line (train.py), a run's run.toml
-(config_file.py) and the arguments in the record beside a checkpoint.
+The command line (train.py), a run's run.toml (config_file.py) and the arguments in the record of a
+checkpoint are made from the fields of :class:`TrainConfig`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from u2net_human_plugin.u2net import Decoder, Variant
 
 from .recipe import Recipe, recipe_of
 
-#: Decoded pictures, in the run's folder unless there is a --cache.
+#: Folder of the decoded pictures, in the run's folder unless there is a --cache.
 PICTURES = "pictures"
 #: A resumed run may differ from its start in these.
 FREE = ("out", "validate_every", "save_every", "cache", "device", "full_decoder_steps")
@@ -34,7 +34,7 @@ FORMER_NAMES = {"rate": "lr", "batch": "batch_size", "iou": "iou_weight", "edge"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a run computes, and (last) how it is carried out."""
+    """All that decides what a run computes and, in the last fields, how it is carried out."""
 
     manifests: Annotated[
         tuple[Path, ...],
@@ -191,11 +191,11 @@ class TrainConfig:
 
 
 class Option(NamedTuple):
-    """A field of :class:`TrainConfig`, as users see it."""
+    """A field of :class:`TrainConfig` as an option."""
 
     #: The field's name.
     name: str
-    #: Its type, without what is annotated.
+    #: Its type, without the annotation.
     type: Any
     #: None if it is required or follows from others.
     default: Any
@@ -204,7 +204,7 @@ class Option(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What users write, on the command line with two dashes before it."""
+        """Its name in run.toml, and with two dashes before it on the command line."""
         given = self.info.default  # where typer keeps a name of the option's own
         return self.name.replace("_", "-") if given is ... else str(given).removeprefix("--")
 

@@ -1,4 +1,4 @@
-"""After a half-decoder run: fit the full-resolution parts that it left out."""
+"""Fitting the full-resolution decoder after a run that trained the half decoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .stop import StopRequest
 
 
 def fit_full_resolution(run: Run, model: U2Net, supply: Supply, stop_request: StopRequest) -> None:
-    """Train only what the half decoder left out, so that d0 and d1 fit the rest again."""
+    """Train only the parts that the half decoder lacks, so that d0 and d1 fit the rest again."""
     model.decoder = "full"
     run.config.laid_out(fold_batch_norm(model)).to(run.accelerator.device)
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""What light, a lens, a sensor and a file make of a picture: tensor operations on batches."""
+"""Photometric augmentation: light, blur, resolution, noise and JPEG, as operations on batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _luma(rgb: Tensor) -> Tensor:
 
 
 def spoilt(draw: Draw, rgb: Tensor, recipe: Recipe) -> Tensor:
-    """Grey, dark, out of focus, of low resolution, noisy, compressed: each now and then."""
+    """Make some pictures grey, dark, out of focus, of low resolution, noisy or compressed."""
     count, size = len(rgb), rgb.shape[-1]
 
     def some(share: float) -> Tensor:
@@ -51,7 +51,7 @@ def spoilt(draw: Draw, rgb: Tensor, recipe: Recipe) -> Tensor:
     if len(these := some(recipe.blurred)):
         rgb[these] = _blurred(rgb[these], draw.uniform(len(these), *recipe.blur), recipe.blur[1])
     if len(these := some(recipe.coarse)):
-        # One resolution a batch: pictures of different sizes are no one tensor.
+        # One resolution for the whole batch: pictures of different sizes are not one tensor.
         small = max(16, int(size * float(draw.log_uniform(1, *recipe.resolution))))
         reduced = F.interpolate(rgb[these], small, mode="bilinear", antialias=True)
         rgb[these] = F.interpolate(reduced, size, mode="bicubic").clamp(0, 1)
@@ -93,7 +93,7 @@ _CHROMA_STEPS = (
 
 
 def compressed(rgb: Tensor, quality: Tensor) -> Tensor:
-    """What JPEG with chroma at half resolution makes of colours (N,3,H,W) in 0…1.
+    """Colours (N,3,H,W) in 0…1 after JPEG compression with chroma at half resolution.
 
     ``quality`` is (N,) in 1…100, as in libjpeg.
     """
@@ -105,7 +105,7 @@ def compressed(rgb: Tensor, quality: Tensor) -> Tensor:
     luma = _quantized(luma - 128, _LUMA_STEPS, scale) + 128
     chroma = F.avg_pool2d(torch.cat((blue, red), 1), 2)
     chroma = _quantized(chroma, _CHROMA_STEPS, scale)
-    # As libjpeg's "fancy upsampling" does it, which is its default.
+    # As libjpeg's "fancy upsampling", its default.
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     blue, red = chroma[:, :1], chroma[:, 1:]
     green = luma - 0.344 * blue - 0.714 * red
@@ -127,7 +127,7 @@ def _quantized(plane: Tensor, steps: tuple[tuple[int, ...], ...], scale: Tensor)
 
 
 def normalized(rgb: Tensor) -> Tensor:
-    """As :func:`u2net_human_plugin.preprocess.normalize`: (N,3,S,S) in 0…1."""
+    """(N,3,S,S) in 0…1, normalised as by :func:`u2net_human_plugin.preprocess.normalize`."""
     rgb = rgb / rgb.amax((1, 2, 3), keepdim=True).clamp(min=1 / 255)
     mean, std = (torch.from_numpy(values).to(rgb.device)[:, None, None] for values in (MEAN, STD))
     return (rgb - mean) / std

@@ -1,11 +1,11 @@
 r"""python -m finetune train: fine-tune U²-Net on people.
 
-A look at whether everything works, a minute on a laptop:
+A trial that takes a minute on a laptop:
 
     python -m finetune train --manifest data/manifest.jsonl --out runs/try \
         --init u2netp.onnx --epochs 1 --epoch-size 32 --size 128 --batch-size 4
 
-The real thing, on CPU, one GPU, or, by `accelerate launch -m finetune train …`, on many:
+A real run, on the CPU, on one GPU, or with `accelerate launch -m finetune train …` on many:
 
     python -m finetune train --manifest data/manifest.jsonl --out runs/people --init u2netp.onnx
 """
@@ -52,12 +52,12 @@ def train(
 ) -> Path | None:
     """Run or resume a training; return the final checkpoint, or None if it ended early.
 
-    With ``finish`` a run that was stopped trains no further: its best weights become the
-    final checkpoint. Ending early (``minutes`` over, Ctrl-C, SIGTERM) writes ``last.pt``, from
+    With ``finish`` a stopped run trains no further: its best weights become the final
+    checkpoint. Ending early (``minutes`` over, Ctrl-C, SIGTERM) writes ``last.pt``, from
     which ``resume=True`` goes on with the same pictures and losses as an uninterrupted run.
 
     Raises:
-        DataError: the manifest, or what is to be resumed, cannot be used.
+        DataError: the manifest, or the run to resume, cannot be used.
         WeightsError: ``config.init`` is no U²-Net checkpoint.
     """
     # ---- data
@@ -113,7 +113,7 @@ def train(
             final = _finish(run, supply, stop_request)
     except Stop as stop:
         run.save(LAST)
-        accelerator.wait_for_everyone()  # none may end the others while this is being written
+        accelerator.wait_for_everyone()  # a process that ends would end the others while they write
         why = f"at step {run.step} of {total} ({stop})"
         accelerator.print(f"stopped {why}; go on with --resume")
         return None
@@ -133,7 +133,7 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
     ]
     thawing = round(config.freeze_encoder * run.total)
     if not run.history and sets:
-        _validate(run, sets)  # what the starting weights do
+        _validate(run, sets)  # the starting weights
     main = accelerator.is_main_process
     with progress("step", run.total, run.step, shown=main) as advance:
         began, before = time.monotonic(), run.seconds
@@ -162,8 +162,8 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
             run.average.update_parameters(run.network)
             if run.step + 1 < run.total:
                 supply.prepare(run.step + 1)
-            # Asked only now, when a GPU has all of its work: reading a number waits for it. Nothing
-            # has been saved yet.
+            # Only now, because reading a value waits for the GPU, which has all its work by now.
+            # Nothing has been saved yet.
             value = finite(run, loss, lr)
             finite(run, torch.as_tensor(norm, device=loss.device), lr, "gradient's norm")
 

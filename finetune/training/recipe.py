@@ -1,7 +1,7 @@
 """How training pictures are drawn and changed: every probability and range, in one place.
 
-A run's record holds them all. Others than the defaults come from a TOML file, in which only what
-differs has to stand:
+A run's record holds them all. A TOML file gives other values than the defaults; it names only what
+differs:
 
     scenes = 0.4
     zoom = [0.6, 1.1]
@@ -121,10 +121,10 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe of a TOML file; what it leaves out is the default.
+    """The recipe of a TOML file; keys that it leaves out have the defaults.
 
     Raises:
-        DataError: it is no TOML, or holds what no recipe has; names the file and the key.
+        DataError: it is not TOML, or a key or a value is wrong; names the file and the key.
     """
     content = read_toml(path)
     try:
@@ -137,7 +137,7 @@ def recipe_of(content: Mapping[str, Any]) -> Recipe:
     """The recipe of plain values, as TOML and JSON hold them.
 
     Raises:
-        DataError: a key or a value is none of a recipe's.
+        DataError: a key or a value is wrong.
     """
     known = asdict(Recipe())
     for key, value in content.items():

@@ -27,7 +27,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _former() -> dict[str, Option]:
-    """Options by their names of before."""
+    """The options that have a former name, by that name."""
     known = {option.name: option for option in options()}
     return {name: known[today] for name, today in FORMER_NAMES.items()}
 
@@ -35,7 +35,7 @@ def _former() -> dict[str, Option]:
 def _parameter(option: Option, former: str = "") -> inspect.Parameter:
     """An option as the parameter of a command."""
     default, info = option.default, copy.copy(option.info)
-    # What the command line holds of those that are no plain value.
+    # The command line's types for options that are not plain values.
     kind, default = {
         tuple[Path, ...]: (list[Path], []),
         dict[str, float]: (list[str], []),
@@ -107,7 +107,7 @@ def train(
 
 
 def _given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
-    """What stands on the command line, by the fields' names and as their types."""
+    """The options that the command line gives, as fields of :class:`TrainConfig`."""
     given = {}
     for name, option in {**_former(), **{option.name: option for option in options()}}.items():
         if getattr(context.get_parameter_source(name), "name", "") != "COMMANDLINE":

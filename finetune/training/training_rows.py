@@ -1,4 +1,4 @@
-"""From a manifest's row to what training sees of it: colours, truth, and where that counts."""
+"""From a row of the manifest to what training sees of it: colours, truth, and where it counts."""
 
 from __future__ import annotations
 
@@ -80,16 +80,16 @@ class Decoded(NamedTuple):
 def training_rows(
     rows: Sequence[Row], coarse: Mapping[str, float], sources: Mapping[str, float] | None = None
 ) -> list[TrainingRow]:
-    """What ``rows`` are to training; those that are of no use are left out.
+    """The rows that are of use to training, with their kinds and shares.
 
     Args:
-        rows: to train on.
+        rows: the rows to train on.
         coarse: source → pixels within which the contour of its masks cannot be trusted.
-        sources: source → its share of all pictures of a kind; a source that is not named gets
-            its part of the rest, by its number of pictures. None: all pictures are drawn alike.
+        sources: source → its share of all pictures of a kind; the other sources divide the rest
+            by their numbers of pictures. None: all pictures are equally likely.
 
     Raises:
-        DataError: nobody is in any of them, or ``sources`` names what is not there.
+        DataError: no row shows a person, or ``sources`` names a source that is not there.
     """
     kinds = [(row, kind) for row in rows if (kind := _kind(row)) is not None]
     if not any(kind in ("photo", "cutout") for _, kind in kinds):
@@ -111,7 +111,7 @@ def training_rows(
         rest = 1 - sum(sources[source] for source in here if source in sources)
         for source, number in here.items():
             part = sources.get(source, max(rest, 0) * number / others if others else 0)
-            # Kinds that are drawn together, as people in photos and cut-outs, by their number.
+            # Photos and cut-outs are drawn together: their shares go by the numbers of both.
             share[source, kind] = part * sum(here.values()) / len(kinds) / number
     return [
         TrainingRow.of(row, kind, share[row.source, kind], float(coarse.get(row.source, 0)))
@@ -130,10 +130,10 @@ def _kind(row: Row) -> Kind | None:
 
 
 def shows_nobody(row: Row) -> bool:
-    """Whether a row without a mask is of a scene: neither a detector nor a teacher saw anybody.
+    """Whether a row without a mask is a scene: neither a detector nor a teacher saw anybody.
 
-    If a detector looked and found nobody, a teacher's word does not count: many mark whatever
-    stands out.
+    If a detector found nobody, the teacher is not asked: many networks mark whatever stands
+    out.
     """
     if not row.is_scene or row.has_unlabelled_person:
         return False
@@ -154,7 +154,7 @@ def decoded(row: TrainingRow, side: int) -> Decoded:
     aspect = image.width / image.height
     lanczos = Image.Resampling.LANCZOS
     if row.kind in ("cutout", "distractor"):
-        # Pillow weights colours with alpha here: none of those that nobody sees bleeds in.
+        # Pillow weights colours with alpha: those of transparent pixels do not bleed in.
         alpha_of(picture, "alpha", row.name)
         reduced = image.convert("RGBA").resize(size, lanczos, reducing_gap=2.0)
         alpha, weight = np.asarray(reduced.getchannel("A")), np.full(size, 255, np.uint8)
@@ -185,7 +185,7 @@ def _truth(
             mask = rounded(mask, row.band)
     trimap = bystanders(row, mask)
     known = Image.new("L", mask.size, 255)
-    # Where nobody knows whether somebody is there.
+    # 0 where it is unknown whether somebody is there.
     known.paste(0, (0, 0), ImageChops.subtract(trimap.point(IS_UNKNOWN), mask.point(IS_SOLID)))
     alpha = _resized(ImageChops.lighter(mask, trimap.point(IS_PERSON)), size)
     weight = _resized(known, size)
@@ -209,14 +209,14 @@ def rounded(mask: Image.Image, pixels: float) -> Image.Image:
 
 
 def _resized(values: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Reduced by the mean over areas; enlarged, without steps."""
+    """Resize: to smaller sizes by the mean over areas, to larger ones without steps."""
     smaller = values.width >= size[0] and values.height >= size[1]
     method = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
     return np.asarray(values.resize(size, method))
 
 
 def _band(mask: Image.Image, pixels: float, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Within ``pixels`` of the contour of ``mask``, on a grid of ``size``."""
+    """The band within ``pixels`` of the contour of ``mask``, on a grid of ``size``."""
     from scipy.ndimage import maximum_filter, minimum_filter
 
     reach = 2 * max(1, round(pixels)) + 1
