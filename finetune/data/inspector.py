@@ -89,7 +89,7 @@ class Inspector:
             if photo.bystanders:
                 mask += ["bystanders", file_sha256(photo.bystanders)]
         elif isinstance(mask, CocoMask):
-            mask = ["coco", [dict(item) for item in mask.annotations], mask.size_wh]
+            mask = ["coco", [dict(each) for each in mask.annotations], mask.size_wh]
         elif mask == "label":
             mask = ["label", self.labeler.id if self.labeler else None]
         parts = [VERSION, file_sha256(photo.image), mask, self.detector_id]

@@ -30,7 +30,7 @@ def write_report(outcome: Outcome, plan: Plan, out: Path) -> str:
     for name, text in files.items():
         write_text(out / name, text)
     aside = "".join(f"\n  {count} × {reason}" for reason, count in content["reasons"].items())
-    flags = Counter(flag for item in content["flagged"] for flag in item["flags"])
+    flags = Counter(flag for entry in content["flagged"] for flag in entry["flags"])
     doubts = ", ".join(f"{count} × {TITLES.get(flag, flag)}" for flag, count in flags.most_common())
     kept = f"{len(content['flagged'])} of the rows doubtful"
     return (
@@ -88,9 +88,9 @@ def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:
         "labelled_by": dict(
             Counter(row.extra["labelled_by"] for row in rows if "labelled_by" in row.extra)
         ),
-        "reasons": dict(Counter(item.reason for item in outcome.aside).most_common()),
-        "aside": [asdict(item) for item in outcome.aside],
-        "failed": [asdict(item) for item in outcome.failed],
+        "reasons": dict(Counter(entry.reason for entry in outcome.aside).most_common()),
+        "aside": [asdict(entry) for entry in outcome.aside],
+        "failed": [asdict(entry) for entry in outcome.failed],
         "flagged": flagged,
         "alike": outcome.alike,
         "unreferenced": outcome.unreferenced,
@@ -110,7 +110,7 @@ def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:
 
 def markdown(content: dict[str, Any]) -> str:
     """The report as Markdown: counts, what was set aside and why, and what to look at."""
-    flags = Counter(flag for item in content["flagged"] for flag in item["flags"])
+    flags = Counter(flag for entry in content["flagged"] for flag in entry["flags"])
     parts = [
         "# Report of `python -m finetune prepare`\n",
         f"{content['photos']} photos, {content['rows']} rows in the manifest, "
@@ -125,20 +125,20 @@ def markdown(content: dict[str, Any]) -> str:
     ]
     if content["labelled_by"]:
         parts.append(_table(("mask made by", "rows"), content["labelled_by"].items()))
-    for title, items in (("Set aside", content["aside"]), ("Failed", content["failed"])):
-        if items:
+    for title, entries in (("Set aside", content["aside"]), ("Failed", content["failed"])):
+        if entries:
             parts.append(f"## {title}\n")
-        for reason in dict.fromkeys(item["reason"] for item in items):
+        for reason in dict.fromkeys(entry["reason"] for entry in entries):
             lines = [
-                f"{item['name']}" + (f": {item['detail']}" if item["detail"] else "")
-                for item in items
-                if item["reason"] == reason
+                f"{entry['name']}" + (f": {entry['detail']}" if entry["detail"] else "")
+                for entry in entries
+                if entry["reason"] == reason
             ]
             parts += [f"### {reason} ({len(lines)})\n", _list(lines)]
     if flags:
         parts.append("## Doubtful masks, kept\n")
         for flag, count in flags.most_common():
-            names = [item["name"] for item in content["flagged"] if flag in item["flags"]]
+            names = [entry["name"] for entry in content["flagged"] if flag in entry["flags"]]
             parts += [f"### {flag} ({count})\n", _list(names)]
     if content["alike"]:
         lines = [" · ".join(names) for names in content["alike"]]
