@@ -35,13 +35,13 @@ from .training.train import train
 
 
 class _Commands(TyperGroup):
-    """Where errors become exit statuses: what a user can put right is a line, no traceback."""
+    """Turns errors that a user can correct into one line and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except (PluginError, OSError) as error:
-            # One that names no file, but for a full disk, is a defect of the program's.
+            # An OSError without a file is a defect of the program, except for a full disk.
             if (
                 isinstance(error, OSError)
                 and error.filename is None
@@ -49,7 +49,7 @@ class _Commands(TyperGroup):
             ):
                 raise
             typer.echo(f"error: {error}", err=True)
-            # From prepare, 1 says that work on some pictures failed that may succeed next time.
+            # 1 from prepare says that some pictures failed that may succeed the next time.
             raise typer.Exit(2 if ctx.invoked_subcommand == "prepare" else 1) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -67,7 +67,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"max_content_width": 100},
-    # Rich takes "[default: …]" in a help text for its markup, and cuts what a panel cannot hold.
+    # Rich would take "[default: …]" in a help text for markup, and cut long texts.
     rich_markup_mode=None,
 )
 
@@ -76,10 +76,10 @@ app = typer.Typer(
 def _group() -> None:
     """Fine-tune U²-Net on people.
 
-    The way: prepare → complete → label → train → evaluate → calibrate → export. Beside it: compose
-    (scenes of people put together), average (of two weights), ensemble (several networks as one),
-    report (a run's curves), hair (pictures whose alpha is known exactly), mattes (ways to cut
-    people out, compared on them), card (the model card), benchmark (what things cost).
+    The usual order: prepare → complete → label → train → evaluate → calibrate → export. Further
+    commands: compose (composites of people and scenes), average (of two weights), ensemble (several
+    networks as one), report (a run's curves), hair (pictures whose alpha is known exactly), mattes
+    (ways to cut people out, compared on them), card (the model card), benchmark (what things cost).
     """
 
 
@@ -112,7 +112,7 @@ app.add_typer(benchmark, name="benchmark")
 def main() -> None:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name that it cannot show must not end a command that has done its work.
+        # A file name that cannot be shown must not end a command that has done its work.
         sys.stdout.reconfigure(errors="backslashreplace")
     app()
 

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and known by their SHA-256."""
+"""Files: written whole or not at all, known by their SHA-256, locked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from u2net_human_plugin.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,3 +58,26 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def only_run(out: Path, command: str) -> Iterator[None]:
+    """Keep other processes out of a folder for as long as the block runs, by a lock file in it.
+
+    Raises:
+        DataError: another process is at work there.
+    """
+    import filelock
+
+    # The operating system releases the lock of a process that was killed.
+    lock = filelock.FileLock(out / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise DataError(
+            f"{out}: another `{command}` is at work there; wait for it or choose another --out."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

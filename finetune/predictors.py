@@ -53,7 +53,7 @@ class Predictor:
     #: The text that named it.
     spec: str
     segment: Segment
-    #: What a report has to say about it: kind, file and sha256, options.
+    #: Facts for a report: kind, file and sha256, options.
     facts: dict[str, Any]
 
 
@@ -62,8 +62,8 @@ def load_predictor(spec: str, options: Options | None = None) -> Predictor:
 
     Args:
         spec: the model, with options of its own after a question mark.
-        options: what holds for options that ``spec`` does not name; None, the defaults.
-            The environment is not asked: a report has to mean the same everywhere.
+        options: the values of options that ``spec`` does not name; None: the defaults. The
+            environment is not asked, so that a report means the same everywhere.
 
     Raises:
         WeightsError: no such model, or a file that is none.

@@ -1,1 +1,1 @@
-"""What things cost: `benchmark`. Nothing imports this room."""
+"""Time and memory: `benchmark`. No other room imports this one."""

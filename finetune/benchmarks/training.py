@@ -1,10 +1,10 @@
 """python -m finetune benchmark training: training speed against a plain loop, measured in turn.
 
-The plain loop is what one would write first: the network with live batch normalisation, glibc's
-default allocator, a sigmoid and a `BCELoss` for each of the seven outputs. Beside the loops, which
-see one batch again and again, "data" is how fast `train` makes its batches. Every measurement
-runs in a process of its own, because what the allocator is told holds for all of a process; the
-contestants alternate, so that a machine whose speed drifts slows all of them.
+The plain loop is a straightforward one: the network with live batch normalisation, glibc's
+default allocator, a sigmoid and a `BCELoss` for each of the seven outputs. The loops use the same
+batch again and again; "data" is how fast `train` makes its batches. Every measurement runs in a
+process of its own, because the allocator's settings hold for a whole process; the loops alternate,
+so that a machine whose speed drifts slows all of them.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _making(size: int, batch: int, device: torch.device) -> Callable[[int], object]:
-    """What makes batch number n, of pictures that are decoded already, as `train` does."""
+    """A function that makes batch number n of decoded pictures, as `train` does."""
     import torch
 
     from ..training.bank import Bank
@@ -139,7 +139,7 @@ def _making(size: int, batch: int, device: torch.device) -> Callable[[int], obje
     from ..training.recipe import Recipe
 
     side = -(-size * 11 // 160) * 16
-    kinds = ["photo", "scene", "cutout", "thing"]
+    kinds = ["photo", "scene", "cutout", "distractor"]
     alpha = torch.zeros(_PICTURES, 1, side, side, dtype=torch.uint8)
     alpha[:, :, side // 4 :, side // 4 : -side // 4] = 255
     planes = {
@@ -154,7 +154,7 @@ def _making(size: int, batch: int, device: torch.device) -> Callable[[int], obje
         box_xyxy=torch.tensor([[0.25, 0.25, 0.75, 1.0]]).repeat(_PICTURES, 1),
         share=torch.ones(_PICTURES),
         kinds=[kinds[number % 4] for number in range(_PICTURES)],  # type: ignore[misc]
-        things=torch.arange(3, _PICTURES, 4),
+        distractors=torch.arange(3, _PICTURES, 4),
     )
     batches = Batches(bank.on(device), Recipe())
     return lambda number: batches.draw(number, batch, size)
@@ -163,7 +163,7 @@ def _making(size: int, batch: int, device: torch.device) -> Callable[[int], obje
 def _step(
     loop: str, size: int, batch: int, variant: Variant, device: torch.device
 ) -> Callable[[int], None]:
-    """What takes a training step."""
+    """A function that takes a training step."""
     import torch
     from torch import Tensor, nn
 

@@ -12,15 +12,15 @@ from PIL import Image
 from u2net_human_plugin.boxes import Boxes
 from u2net_human_plugin.errors import DataError
 
-from .candidate import CocoMask
 from .manifest import SizeError, fit_mask
+from .photo import CocoMask
 
 
 def draw_people(coco: CocoMask, picture: Image.Image, name: str) -> tuple[Image.Image, Boxes]:
-    """The union of an image's annotations as "L" 0/255, upright, and each one's own box.
+    """The union of an image's annotations as "L" 0/255, upright, and the box of each.
 
-    ``picture`` is as opened. Annotations are taken to be drawn for the size that the JSON
-    states, upright or as stored; without a statement, for the picture as stored.
+    ``picture`` is as opened. Annotations are drawn for the size that the JSON states, upright or
+    as stored; if it states none, for the picture as stored.
 
     Raises:
         DataError: an annotation is malformed, or the stated size is not the picture's.

@@ -1,7 +1,7 @@
-"""From candidates to a training set: look at each, decide, write what stays.
+"""From photos to a training set: inspect each, decide, write what stays.
 
-The result depends on the candidates and the plan alone. What was found out and written
-before is kept in ``.prepare`` and not done again, whatever else is added.
+The result depends on the photos and the plan alone. What is done is noted in ``.prepare`` and not
+done again when photos are added.
 """
 
 from __future__ import annotations
@@ -11,53 +11,57 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from ..files import TEMPORARY
-from .cache import Cache, only_run, open_caches
-from .candidate import Candidate
-from .finding import Finding
-from .inspection import Inspector
+from ..files import TEMPORARY, only_run
+from ..store import Store
+from .inspection import Inspection
+from .inspector import Inspector
 from .manifest import Row, write_manifest
-from .near_duplicates import Member, assign
+from .near_duplicates import Fingerprint, assign
 from .parallel import in_threads
+from .photo import Photo
 from .plan import Aside, Outcome, Plan
-from .samples import Writer, to_row
-from .splits import is_crop_name
+from .writer import Writer, to_row
 
 T = TypeVar("T")
 
 FOLDERS = ("images", "masks", "cutouts", "bystanders")
 MANIFEST = "manifest.jsonl"
-#: Which mask is kept of pictures that are there twice.
+#: Which mask is kept of a picture that is there twice: the one with the lowest number.
 _TRUST = {"file": 0, "nobody": 1, "label": 2}
 
 
-@dataclass(frozen=True)
-class _Item:
-    candidate: Candidate
-    finding: Finding
+class _Inspected(NamedTuple):
+    photo: Photo
+    inspection: Inspection
 
 
-def collect(candidates: Sequence[Candidate], out: Path, plan: Plan, quiet: bool = False) -> Outcome:
+class _Placed(NamedTuple):
+    """A photo to write, with the split and group that its rows state."""
+
+    photo: Photo
+    inspection: Inspection
+    decided: dict[str, Any]
+
+
+def collect(photos: Sequence[Photo], out: Path, plan: Plan, quiet: bool = False) -> Outcome:
     """Build the training set in ``out``; its manifest is replaced at the very end.
 
     Raises:
-        DataError: another run is at work in ``out``.
-        OSError: nothing can be written (any more); what was finished is kept.
+        DataError: another run is at work in ``out``, or its store is damaged.
+        OSError: nothing can be written; what was finished is kept.
     """
     state = out / ".prepare"
     for folder in (*(out / name for name in FOLDERS), state / "labels"):
         folder.mkdir(parents=True, exist_ok=True)
-    with only_run(out), open_caches(state, "findings", "samples", "splits") as caches:
-        findings, samples, splits = caches
+    with only_run(state, "prepare"), Store(state / "progress.sqlite") as store:
         for leftover in _files(out, (*FOLDERS, ".prepare/labels", "."), f".*{TEMPORARY}"):
             leftover.unlink()
-        outcome = Outcome(candidates=len(candidates))
-        run = _Run(out, plan, outcome, quiet)
-        items = run.inspect(run.admissible(candidates), findings)
-        items = run.without_copies(run.usable(items))
-        rows = run.write(run.into_splits(items, splits), samples)
+        outcome = Outcome(photos=len(photos))
+        run = _Run(out, plan, outcome, store, quiet)
+        inspected = run.without_copies(run.usable(run.inspect(run.admissible(photos))))
+        rows = run.write(run.into_splits(inspected))
         outcome.rows = rows
         write_manifest(out / MANIFEST, rows)
         named = {file for row in rows for file in _files_of(row, out)}
@@ -71,6 +75,7 @@ class _Run:
     out: Path
     plan: Plan
     outcome: Outcome
+    store: Store
     quiet: bool
 
     @property
@@ -79,140 +84,139 @@ class _Run:
         labels = self.out / ".prepare" / "labels"
         return Inspector(labels, plan.detector, plan.detector_id, plan.labeler)
 
-    def aside(self, candidate: Candidate, reason: str, detail: str = "") -> None:
-        self.outcome.aside.append(Aside(candidate.name, reason, detail))
+    def aside(self, photo: Photo, reason: str, detail: str = "") -> None:
+        self.outcome.aside.append(Aside(photo.name, reason, detail))
 
-    def admissible(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-        """Those of the asked licences in which the readers saw no problem."""
+    def admissible(self, photos: Iterable[Photo]) -> Iterator[Photo]:
+        """Photos without a problem whose licence the plan takes."""
         patterns = [pattern.casefold() for pattern in self.plan.licences]
-        for candidate in candidates:
-            licence = candidate.licence.casefold()
-            if candidate.problem:
-                self.aside(candidate, "unusable pair", candidate.problem)
+        for photo in photos:
+            licence = photo.licence.casefold()
+            if photo.problem:
+                self.aside(photo, "unusable pair", photo.problem)
             elif patterns and not any(fnmatch(licence, pattern) for pattern in patterns):
-                self.aside(candidate, "other licence", candidate.licence or "none stated")
+                self.aside(photo, "other licence", photo.licence or "none stated")
             else:
-                yield candidate
+                yield photo
 
-    def inspect(self, candidates: Iterable[Candidate], cache: Cache) -> list[_Item]:
-        """Look at every candidate, or take what was found earlier."""
+    def inspect(self, photos: Iterable[Photo]) -> list[_Inspected]:
+        """Inspect every photo, or take the inspection of an earlier run."""
         inspector = self.inspector
 
-        def look(candidate: Candidate) -> _Item:
+        def look(photo: Photo) -> _Inspected:
             try:
-                key = inspector.key(candidate)
+                key = inspector.key(photo)
             except OSError as error:
-                return _Item(candidate, Finding("", reason="unreadable", detail=str(error)))
-            known = cache.get(key)
-            if known is not None and _label_is_there(inspector, candidate, known):
-                return _Item(candidate, Finding.from_json(known))
-            finding = inspector.inspect(candidate, key)
-            cache.put(key, finding.to_json())
+                return _Inspected(photo, Inspection("", reason="unreadable", detail=str(error)))
+            known = self.store.get("inspections", key)
+            if known is not None and _label_is_there(inspector, photo, known):
+                return _Inspected(photo, Inspection.from_json(known))
+            inspection = inspector.inspect(photo, key)
+            self.store.put("inspections", key, inspection.to_json())
             self.outcome.inspected += 1
-            return _Item(candidate, finding)
+            return _Inspected(photo, inspection)
 
-        return self._each("looking at pictures", look, list(candidates), lambda entry: entry)
+        return self._each("looking at pictures", look, list(photos), lambda photo: photo)
 
-    def usable(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        """Those whose finding is good enough for the plan."""
-        for item in items:
-            candidate, finding = item.candidate, item.finding
-            found_empty = not finding.people and not candidate.shows_nobody
-            if finding.reason:
-                self.aside(candidate, finding.reason, finding.detail)
+    def usable(self, inspected: Iterable[_Inspected]) -> Iterator[_Inspected]:
+        """The photos that the plan takes."""
+        for one in inspected:
+            photo, inspection = one
+            found_empty = not inspection.people and not photo.shows_nobody
+            if inspection.reason:
+                self.aside(photo, inspection.reason, inspection.detail)
                 continue
-            if not candidate.shows_nobody:
-                self.outcome.masks[candidate.source] += 1
-                doubts = self.outcome.doubts.setdefault(candidate.source, Counter())
-                doubts.update(finding.flags)
+            if not photo.shows_nobody:
+                self.outcome.masks[photo.source] += 1
+                doubts = self.outcome.doubts.setdefault(photo.source, Counter())
+                doubts.update(inspection.flags)
             if found_empty and self.plan.without_person == "reject":
-                self.aside(candidate, "nobody in it", "asked for by --without-person reject")
+                self.aside(photo, "nobody in it", "asked for by --without-person reject")
             else:
-                yield item
+                yield one
 
-    def without_copies(self, items: Iterable[_Item]) -> list[_Item]:
-        """One item of each picture file, that of test before train, the surest mask first."""
+    def without_copies(self, inspected: Iterable[_Inspected]) -> list[_Inspected]:
+        """Each picture file once: that of test before train, the surest mask first."""
 
-        def worth(item: _Item) -> tuple[int, int]:
-            split = {"test": 0, "val": 1}.get(item.candidate.split or "", 2)
-            return split, _TRUST[_kind(item.candidate)]
+        def worth(one: _Inspected) -> tuple[int, int]:
+            split = {"test": 0, "val": 1}.get(one.photo.split or "", 2)
+            return split, _TRUST[_kind(one.photo)]
 
-        items = list(items)
-        best: dict[str, _Item] = {}
-        for item in sorted(items, key=worth):
-            best.setdefault(item.finding.sha256, item)
+        inspected = list(inspected)
+        best: dict[str, _Inspected] = {}
+        for one in sorted(inspected, key=worth):
+            best.setdefault(one.inspection.sha256, one)
         kept = []
-        for item in items:
-            holder = best[item.finding.sha256]
-            if holder is item:
-                kept.append(item)
+        for one in inspected:
+            holder = best[one.inspection.sha256]
+            if holder is one:
+                kept.append(one)
             else:
-                self.aside(item.candidate, "same file", f"as {holder.candidate.name}")
+                self.aside(one.photo, "same file", f"as {holder.photo.name}")
         return kept
 
-    def into_splits(
-        self, items: Sequence[_Item], cache: Cache
-    ) -> list[tuple[_Item, dict[str, Any]]]:
-        """Items with "split" and, where others look alike, "group"; without those that clash."""
-        members = [
-            Member(
-                item.finding.sha256,
-                item.finding.hashes,
-                item.candidate.split or cache.get(item.finding.sha256),
+    def into_splits(self, inspected: Sequence[_Inspected]) -> list[_Placed]:
+        """Each with "split" and, where others look alike, "group"; those that clash, left out."""
+        fingerprints = [
+            Fingerprint(
+                inspection.sha256,
+                inspection.hashes,
+                photo.split or self.store.get("splits", inspection.sha256),
             )
-            for item in items
+            for photo, inspection in inspected
         ]
-        places = assign(members, self.plan.val, self.plan.test, self.plan.near)
-        sizes: dict[int, list[str]] = defaultdict(list)
-        for item, place in zip(items, places, strict=True):
-            sizes[place.group].append(item.candidate.name)
-        self.outcome.alike = [names for names in sizes.values() if len(names) > 1]
+        places = assign(fingerprints, self.plan.val, self.plan.test, self.plan.near)
+        alike: dict[int, list[str]] = defaultdict(list)
+        for (photo, _), place in zip(inspected, places, strict=True):
+            alike[place.group].append(photo.name)
+        self.outcome.alike = [names for names in alike.values() if len(names) > 1]
         kept = []
-        for item, member, place in zip(items, members, places, strict=True):
+        for (photo, inspection), fingerprint, place in zip(
+            inspected, fingerprints, places, strict=True
+        ):
             if place.clashes_with is not None:
-                other = items[place.clashes_with].candidate.name
-                detail = f"stated as {member.stated}, looks like {other} of {place.split}"
-                self.aside(item.candidate, "near-duplicate across splits", detail)
+                other = inspected[place.clashes_with].photo.name
+                detail = f"stated as {fingerprint.stated}, looks like {other} of {place.split}"
+                self.aside(photo, "near-duplicate across splits", detail)
                 continue
-            if item.candidate.split is None and cache.get(member.sha256) != place.split:
-                cache.put(member.sha256, place.split)
+            if photo.split is None and fingerprint.stated != place.split:
+                self.store.put("splits", fingerprint.sha256, place.split)
             decided: dict[str, Any] = {"split": place.split}
-            if len(sizes[place.group]) > 1:
-                decided["group"] = members[place.group].sha256[:12]
-            kept.append((item, decided))
+            if len(alike[place.group]) > 1:
+                decided["group"] = fingerprints[place.group].sha256[:12]
+            kept.append(_Placed(photo, inspection, decided))
         return kept
 
-    def write(self, decided: Sequence[tuple[_Item, dict[str, Any]]], cache: Cache) -> list[Row]:
+    def write(self, placed: Sequence[_Placed]) -> list[Row]:
         """Write pictures, masks and cut-outs that are not there yet; return all rows."""
-        writer = Writer(self.out, self.plan.look, self.inspector)
+        writer = Writer(self.out, self.plan.write_options, self.inspector)
 
-        def samples(entry: tuple[_Item, dict[str, Any]]) -> list[Row]:
-            (candidate, finding), extra = (entry[0].candidate, entry[0].finding), entry[1]
-            key = self.plan.look.key(finding)
-            known = cache.get(key)
-            if known is None or not all(_is_there(content, self.out) for content in known):
-                known = writer.write(candidate, finding)
-                cache.put(key, known)
+        def rows_of(one: _Placed) -> list[Row]:
+            photo, inspection, decided = one
+            key = self.plan.write_options.key(inspection)
+            written = self.store.get("written", key)
+            if written is None or not all(_is_there(values, self.out) for values in written):
+                written = writer.write(photo, inspection)
+                self.store.put("written", key, written)
                 self.outcome.written += 1
-            about = {"source": candidate.source, "licence": candidate.licence} | extra
-            about["origin"] = {"name": candidate.name, "sha256": finding.sha256}
-            searched = self.inspector.searches(candidate)
-            about["detector"] = self.plan.detector_id if searched else None
-            if finding.labelled_by:
-                about["labelled_by"] = finding.labelled_by
-            about |= candidate.extra
+            extra = {"source": photo.source, "licence": photo.licence} | decided
+            extra["origin"] = {"name": photo.name, "sha256": inspection.sha256}
+            searched = self.inspector.searches(photo)
+            extra["detector"] = self.plan.detector_id if searched else None
+            if inspection.labelled_by:
+                extra["labelled_by"] = inspection.labelled_by
+            extra |= photo.extra
             rows = []
-            for content in known:
-                doubtful = "unlabelled_person" in content.get("flags", ())
+            for values in written:
+                doubtful = "unlabelled_person" in values.get("flags", ())
                 if doubtful and self.plan.unlabelled_person == "aside":
-                    detail = f"a clear person outside the mask, in {content['image']}"
-                    self.aside(candidate, "unlabelled person", detail)
+                    detail = f"a clear person outside the mask, in {values['image']}"
+                    self.aside(photo, "unlabelled person", detail)
                 else:
-                    crop = {"is_crop": True} if is_crop_name(content["image"]) else {}
-                    rows.append(to_row(content | crop, self.out, about))
+                    rows.append(to_row(values, self.out, extra))
             return rows
 
-        written = self._each("writing samples", samples, decided, lambda entry: entry[0].candidate)
+        written = self._each("writing files", rows_of, placed, lambda one: one.photo)
         return [row for rows in written for row in rows]
 
     def _each(
@@ -220,29 +224,29 @@ class _Run:
         doing: str,
         work: Callable[[Any], T],
         entries: Sequence[Any],
-        candidate_of: Callable[[Any], Candidate],
+        photo_of: Callable[[Any], Photo],
     ) -> list[T]:
-        """``work`` on all entries in threads; what fails goes to the outcome."""
+        """``work`` on all entries in threads; the outcome lists what fails."""
 
         def failed(entry: Any, reason: str) -> None:
-            self.outcome.failed.append(Aside(candidate_of(entry).name, doing, reason))
+            self.outcome.failed.append(Aside(photo_of(entry).name, doing, reason))
 
         return in_threads(doing, work, entries, failed, self.plan.workers, self.quiet)
 
 
-def _kind(candidate: Candidate) -> str:
-    if candidate.shows_nobody:
+def _kind(photo: Photo) -> str:
+    if photo.shows_nobody:
         return "nobody"
-    return "label" if candidate.mask == "label" else "file"
+    return "label" if photo.mask == "label" else "file"
 
 
-def _label_is_there(inspector: Inspector, candidate: Candidate, known: dict[str, Any]) -> bool:
-    made = candidate.mask == "label" and known.get("labelled_by")
+def _label_is_there(inspector: Inspector, photo: Photo, known: dict[str, Any]) -> bool:
+    made = photo.mask == "label" and known.get("labelled_by")
     return not made or (inspector.labels / f"{known['key']}.png").is_file()
 
 
-def _is_there(content: dict[str, Any], out: Path) -> bool:
-    files = (content.get(name) for name in ("image", "mask", "cutout", "bystanders"))
+def _is_there(values: dict[str, Any], out: Path) -> bool:
+    files = (values.get(name) for name in ("image", "mask", "cutout", "bystanders"))
     return all((out / file).is_file() for file in files if file not in (None, "alpha"))
 
 

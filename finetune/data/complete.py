@@ -1,13 +1,12 @@
-r"""python -m finetune complete: draw the people whom a set's masks leave out.
+r"""python -m finetune complete: draw the people who are missing in a set's masks.
 
     python -m finetune complete --manifest data/manifest.jsonl --out data/completed
 
-Masks of street photos often show one person and leave out who walks past. `prepare` keeps
-the boxes in which its detector saw somebody, and `train` ignores them where the mask is bare.
-Here a model looks at each such box closely and draws what it is sure of, as a trimap beside
-the photo's own mask, so that training learns from bystanders what no composite has: small
-figures in their own place, light and blur. The photos stay where they are; the new manifest
-points to them and takes the old one's place for `train`.
+Masks of street photos often show one person and leave out passers-by. `prepare` keeps the boxes in
+which its detector saw somebody, and `train` ignores them where the mask is bare. This command has
+a model look at each such box closely and draw what it is sure of, as a trimap. Training then learns
+from bystanders what no composite has: small figures in their own place, light and blur. The photos
+stay where they are; the new manifest refers to them, and `train` takes it instead of the old one.
 """
 
 from __future__ import annotations
@@ -36,11 +35,12 @@ def complete(
     manifest: Annotated[Path, typer.Option(help="The set, as prepare wrote it with a detector.")],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     model: Annotated[
-        str, typer.Option("--with", help="Who draws: as evaluate's --after, e.g. MY.pth.")
+        str,
+        typer.Option("--with", help="The model that draws: as evaluate's --after, e.g. MY.pth."),
     ] = "bundled?crop=off",
 ) -> None:
-    """Draw the people whom a set's masks leave out, for train to learn from."""
-    # Nobody waits for a mask: the mirrored look is worth its time.
+    """Draw the people who are missing in a set's masks, for train to learn from."""
+    # Masks are made once: the mirrored look is worth its time.
     segment = load_predictor(model, Options(flip="on")).segment
     rows = read_manifest(manifest)
     (out / "bystanders").mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def complete(
         except DataError as error:
             failed.append(str(error))
             drawn = None
-        # Pictures of two folders may share a name, their numbers do not.
+        # Numbered, because pictures of two folders may have the same name.
         path = out / "bystanders" / f"{number:05}-{row.image.stem}.png"
         completed.append(_with_trimap(row, drawn, path, model) if drawn else row)
     write_manifest(out / "manifest.jsonl", completed)
@@ -65,7 +65,7 @@ def complete(
 
 
 def _drawn(row: Row, segment: Segment) -> Image.Image | None:
-    """The trimap of a photo that trains or validates and whose mask leaves somebody out."""
+    """The trimap of a photo for training or validation; None if nobody is missing in its mask."""
     if not isinstance(row.mask, Path) or row.split == "test":
         return None
     mask = load_mask(row)
@@ -77,7 +77,7 @@ def _drawn(row: Row, segment: Segment) -> Image.Image | None:
 
 
 def open_elsewhere(row: Row, boxes: list[Box]) -> npt.NDArray[np.uint8]:
-    """What the mask's maker left open: the row's trimap so far, without ``boxes``, or zero."""
+    """What the mask itself leaves open: the row's trimap so far without ``boxes``, or zero."""
     if row.bystanders is None:
         return np.zeros((), np.uint8)
     before = open_image(row.bystanders, row.where).convert("L")

@@ -19,9 +19,9 @@ _SOFTNESS = 0.001
 def cut_out(image: Image.Image, mask: Image.Image, estimate: bool) -> Image.Image:
     """The person without background: RGB and "L" of one size → RGBA, black where invisible.
 
-    With ``estimate``, a binary mask's edge is drawn in by a pixel and softened, and the
-    colours there are freed of the background that shines through (Germer et al., Fast
-    Multi-Level Foreground Estimation, 2020), so that no fringe shows on another background.
+    With ``estimate``, the edge of a binary mask moves inwards by a pixel and is softened, and the
+    background is taken out of the colours there (Germer et al., Fast Multi-Level Foreground
+    Estimation, 2020), so that no fringe shows on another background.
     """
     alpha = mask
     if estimate:
@@ -43,7 +43,7 @@ _foreground_lock = threading.Lock()
 def _foreground(image: Image.Image, alpha: Image.Image) -> Image.Image:
     estimate = load_foreground_estimation()
     colours = np.asarray(image, np.float32) / 255
-    # Its compiled loops use a thread pool that two callers must not enter at once.
+    # Two callers must not enter the thread pool of its compiled loops at once.
     with _foreground_lock:
         estimated = estimate(colours, np.asarray(alpha, np.float32) / 255)
     return Image.fromarray((np.clip(estimated, 0, 1) * 255).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""What makes a mask doubtful: somebody whom it leaves out, other places, dark for bright."""
+"""Doubts about a mask: it lacks a person, marks another place, or is inverted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .manifest import LABELLED
 
 Binary = npt.NDArray[np.bool_]
 
-#: A mask whose bounding box overlaps no person's box by this IoU disagrees with the detector.
+#: A mask disagrees with the detector if its bounding box has a lower IoU with every person's.
 AGREEING = 0.5
-#: What each doubt is called in messages.
+#: The doubts, as messages call them.
 TITLES = {
     "inverted_mask": "white where nobody is",
     "nobody_detected": "nobody detected",
@@ -26,12 +26,12 @@ TITLES = {
 def doubts(
     binary: Binary, seen: Boxes, covered: npt.NDArray[np.float32], searched: bool
 ) -> tuple[str, ...]:
-    """What makes a mask doubtful.
+    """The doubts about a mask.
 
-    "inverted_mask": it has more of what surrounds the people, or of the picture's edge, than of
-    the rest. Of what only a detector tells: "nobody_detected": the mask shows somebody, the
-    detector saw nobody. "mask_disagrees": it covers another place or extent than the people who
-    were seen.
+    "inverted_mask": it covers more of the surroundings of the people, or of the picture's edge,
+    than of the rest. If a detector has searched the picture: "nobody_detected": the mask shows
+    somebody, but the detector saw nobody; "mask_disagrees": the mask covers another place or
+    extent than the people who were seen.
 
     Shape:
         - binary: (H,W); seen: (N,4) boxes, xyxy in pixels; covered: (N,), the share of each
@@ -52,10 +52,10 @@ def doubts(
 
 
 def is_inverted(binary: Binary, seen: Boxes) -> bool:
-    """Whether a mask looks as if dark were person.
+    """Whether dark seems to mean person in this mask.
 
-    Masks of people cover more inside their boxes than around them, and more of a picture's
-    middle than of its edge, even where somebody is cut off by it.
+    A mask of people covers more of their boxes than of what surrounds them, and more of the
+    picture's middle than of its edge, even if the edge cuts somebody off.
     """
     inside = np.zeros_like(binary)
     for left, top, right, bottom in seen.round().astype(int).clip(min=0).tolist():

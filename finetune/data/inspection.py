@@ -1,238 +1,48 @@
-"""What `python -m finetune prepare` finds out about one picture before it decides anything."""
+"""What `prepare` found out about a photo; it is kept between runs."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from u2net_human_plugin.boxes import (
-    Boxes,
-    area_xyxy,
-    clip_xyxy,
-    intersection_xyxy,
-)
-from u2net_human_plugin.cutout import upright
-from u2net_human_plugin.errors import DataError
-from u2net_human_plugin.people import extended_xyxy, locate
-from u2net_human_plugin.preprocess import to_rgb
-from u2net_human_plugin.settings import Settings
-from u2net_human_plugin.yolo import Detector
-
-from ..files import file_sha256, write_png
-from .candidate import Candidate, CocoMask
-from .coco import draw_people
-from .doubts import AGREEING, covered_shares, doubts
-from .finding import Finding, tuples
-from .manifest import (
-    LABELLED,
-    THRESHOLD,
-    SizeError,
-    alpha_of,
-    fit_mask,
-    open_image,
-    void_of,
-)
-from .masks import BRIGHT, has_alpha
-from .near_duplicates import perceptual_hashes
-from .pseudo_labels import Labeler
-from .unlabelled import UNKNOWN
-
-Scores = npt.NDArray[np.float32]
-
-#: Raised whenever a picture would be judged differently than before.
-VERSION = 3
-#: What a detector that was not asked would have found.
-NOBODY: tuple[Boxes, Scores] = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-
-#: Shares of the picture below and above which a mask counts as empty and as all-foreground.
-EMPTY, FULL = 1e-4, 0.999
-#: Boxes with a lower score or a smaller share of the picture raise no doubt about a mask.
-CLEAR_SCORE, CLEAR_SHARE = 0.5, 0.01
-#: Regions of a mask below this share of the largest one's box are specks, not people.
-_SPECK = 0.02
-#: Longer side of the grid on which a mask's separate regions are found.
-_GRID = 256
 
 
 @dataclass(frozen=True)
-class Inspector:
-    """Looks at candidates; thread-safe as far as its detector and labeler are.
+class Inspection:
+    """What is known of a photo. Boxes are left, top, right, bottom, in upright pixels."""
 
-    ``detector_id`` and the labeler's id stand for them in :meth:`key`: findings made
-    with others are not taken for these. ``labels`` is the folder for masks it makes.
-    """
+    key: str
+    sha256: str = ""
+    size_wh: tuple[int, int] = (0, 0)
+    hashes: tuple[str, str] | tuple[()] = ()
+    #: Share of the picture that the mask covers, 0…1.
+    share: float = 0.0
+    #: Everybody who was detected or is in the mask, each box with a score.
+    boxes: tuple[tuple[float, float, float, float, float], ...] = ()
+    #: The people whose boxes the mask covers.
+    people: tuple[tuple[float, float, float, float], ...] = ()
+    #: Clearly visible people who are not in the mask.
+    unlabelled: tuple[tuple[float, float, float, float], ...] = ()
+    #: Other doubts about the mask, see :func:`.doubts.doubts`.
+    flags: tuple[str, ...] = ()
+    labelled_by: str | None = None
+    #: Why the photo cannot be used: a short reason, by which reports count, and its details.
+    reason: str = ""
+    detail: str = ""
 
-    labels: Path
-    detector: Detector | None = None
-    detector_id: str = ""
-    labeler: Labeler | None = None
+    def to_json(self) -> dict[str, Any]:
+        """The JSON that is kept."""
+        return dataclasses.asdict(self)
 
-    def key(self, candidate: Candidate) -> str:
-        """A hash of everything that a finding depends on.
-
-        Raises:
-            OSError: a file cannot be read.
-        """
-        mask: Any = candidate.mask
-        if isinstance(mask, Path):
-            mask = ["file", file_sha256(mask)]
-            if candidate.reading != BRIGHT:
-                mask += [sorted(candidate.reading.classes), candidate.reading.invert]
-            if candidate.bystanders:
-                mask += ["bystanders", file_sha256(candidate.bystanders)]
-        elif isinstance(mask, CocoMask):
-            mask = ["coco", [dict(item) for item in mask.annotations], mask.size_wh]
-        elif mask == "label":
-            mask = ["label", self.labeler.id if self.labeler else None]
-        parts = [VERSION, file_sha256(candidate.image), mask, self.detector_id]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    def searches(self, candidate: Candidate) -> bool:
-        """Whether a detector looks for everybody in the picture."""
-        # Under a cut-out's transparent parts lies anything, or nothing.
-        return self.detector is not None and candidate.mask not in ("alpha", "thing")
-
-    def inspect(self, candidate: Candidate, key: str) -> Finding:
-        """Open the picture and its mask, find the people, and judge the pair."""
-        finding = partial(Finding, key, file_sha256(candidate.image))
-        try:
-            picture = open_image(candidate.image)
-            rgb = to_rgb(upright(picture))
-            finding = partial(finding, rgb.size, _hashes(picture, rgb))
-            searched = self.searches(candidate)
-            seen, scores = self._detect(rgb) if searched else NOBODY
-            if candidate.mask == "label" and self.detector and not len(seen):
-                return finding()
-            mask, drawn = self.truth(candidate, picture, rgb, key)
-        except SizeError as error:
-            return finding(reason="size mismatch", detail=str(error))
-        except DataError as error:
-            return finding(reason="unreadable", detail=str(error))
-        binary = np.asarray(mask) >= THRESHOLD
-        share = float(binary.mean())
-        finding = partial(finding, share=share)
-        if candidate.mask == "label":
-            assert self.labeler is not None
-            finding = partial(finding, labelled_by=self.labeler.name)
-        elif share < EMPTY and not _says_nobody(candidate):
-            return finding(reason="empty mask", detail=_why_empty(mask))
-        if share > FULL:
-            return finding(reason="all-foreground mask", detail="the mask covers all pixels")
-
-        covered = covered_shares(binary, seen)
-        clear = (scores >= CLEAR_SCORE) & (area_xyxy(seen) >= CLEAR_SHARE * binary.size)
-        regions = _regions(mask)
-        own = regions if drawn is None else drawn
-        missed = own[_largest_share_inside(own, seen[covered >= LABELLED]) < AGREEING]
-        # Detectors cut off feet, hats and bags; what the mask holds of a person belongs to them.
-        people = _widened(np.concatenate((seen[covered >= LABELLED], missed)), regions)
-        everybody = np.column_stack(
-            (np.concatenate((seen, missed)), np.concatenate((scores, np.ones(len(missed)))))
-        )
-        return finding(
-            boxes=tuples(np.round(everybody, 2).tolist()),
-            people=tuples(np.round(people, 2).tolist()),
-            unlabelled=tuples(np.round(seen[clear & (covered < LABELLED)], 2).tolist()),
-            flags=doubts(binary, seen, covered, searched),
-        )
-
-    def truth(
-        self, candidate: Candidate, picture: Image.Image, rgb: Image.Image, key: str
-    ) -> tuple[Image.Image, Boxes | None]:
-        """The mask ("L", upright, 0…255) and, where annotations tell them apart, the people.
-
-        ``picture`` is as opened, ``rgb`` upright. A mask that has to be made is made once
-        and then read from the labels folder.
-        """
-        if candidate.mask == "label":
-            file = self.labels / f"{key}.png"
-            if not file.is_file():
-                assert self.labeler is not None
-                mask = self.labeler(rgb)
-                write_png(file, mask)
-            return open_image(file), None
-        if isinstance(candidate.mask, CocoMask):
-            return draw_people(candidate.mask, picture, candidate.name)
-        if candidate.mask == "thing":
-            if alpha_of(picture, "alpha", candidate.name).getbbox() is None:
-                raise DataError(f"{candidate.image}: is all transparent; remove it.")
-            return Image.new("L", rgb.size), None
-        return alpha_of(picture, candidate.mask, candidate.name, candidate.reading), None
-
-    def unknown(self, candidate: Candidate, picture: Image.Image) -> Image.Image | None:
-        """The trimap ("L", upright: 0, 128 does not count, 255 a person beside the mask), if any.
-
-        It is the manifest's, or what the mask file itself leaves open.
-        """
-        if candidate.bystanders is not None:
-            name = f"{candidate.name} with bystanders {candidate.bystanders}"
-            return fit_mask(picture, open_image(candidate.bystanders).convert("L"), name)
-        if not isinstance(candidate.mask, Path):
-            return None
-        void = void_of(picture, candidate.mask, candidate.name, candidate.reading)
-        return void and void.point(lambda value: UNKNOWN if value else 0)
-
-    def _detect(self, rgb: Image.Image) -> tuple[Boxes, Scores]:
-        assert self.detector is not None
-        boxes, scores = self.detector(rgb)
-        boxes = clip_xyxy(boxes, rgb.size)
-        kept = area_xyxy(boxes) > 0
-        return boxes[kept], scores[kept]
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Inspection:
+        """The inverse of :meth:`to_json`."""
+        lists = {name: tuples(value) for name, value in content.items()}
+        return cls(**lists)
 
 
-def _says_nobody(candidate: Candidate) -> bool:
-    mask = candidate.mask
-    if isinstance(mask, CocoMask):
-        return not mask.annotations
-    return candidate.shows_nobody or bool(candidate.reading.classes)
-
-
-def _why_empty(mask: Image.Image) -> str:
-    brightest = mask.getextrema()[1]
-    hint = ""
-    if brightest:
-        hint = f"; its values end at {brightest} of 255: if that is a class, --person-value"
-    return f"no pixel of the mask is a person{hint}"
-
-
-def _hashes(picture: Image.Image, rgb: Image.Image) -> tuple[str, str] | tuple[()]:
-    # Colours under transparent pixels are anything; on grey a cut-out hashes as it looks.
-    if has_alpha(picture):
-        cutout = upright(picture).convert("RGBA")
-        grey = Image.new("RGBA", cutout.size, (128, 128, 128, 255))
-        rgb = Image.alpha_composite(grey, cutout).convert("RGB")
-    return perceptual_hashes(rgb)
-
-
-def _regions(mask: Image.Image) -> Boxes:
-    scale = min(1.0, _GRID / max(mask.size))
-    size = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
-    grid = np.asarray(mask.resize(size, Image.Resampling.BOX), np.float32) / np.float32(255)
-    boxes = locate(grid, mask.size, Settings())
-    areas = area_xyxy(boxes)
-    boxes = boxes[areas >= _SPECK * areas.max(initial=0)]
-    if not len(boxes) and mask.getbbox():  # too small or thin for the grid
-        box = mask.point(lambda value: 255 if value >= THRESHOLD else 0).getbbox()
-        boxes = np.array([box] if box else [], np.float32).reshape(-1, 4)
-    return boxes
-
-
-def _widened(boxes: Boxes, regions: Boxes) -> Boxes:
-    """Boxes that hold the regions they overlap, unless several boxes share such a region."""
-    touches = intersection_xyxy(boxes, regions) > 0
-    return extended_xyxy(boxes, regions[touches.sum(axis=0) == 1])
-
-
-def _largest_share_inside(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float32]:
-    """For each box the largest share of it that lies in one of the others: (N,)."""
-    inside = intersection_xyxy(boxes, others).max(axis=1, initial=0)
-    share: npt.NDArray[np.float32] = inside / np.maximum(area_xyxy(boxes), 1)
-    return share
+def tuples(value: Any) -> Any:
+    """Lists as tuples, at every depth."""
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return tuple(tuples(item) for item in value) if is_list else value

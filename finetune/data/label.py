@@ -4,11 +4,11 @@ r"""python -m finetune label: soft masks of any photos, from the average of seve
         --with "bundled?people=on" --with u2netp.onnx \
         --with "isnet.onnx?mean=128&scale=256&weight=2"
 
-Beside each training photo of a manifest (with a true mask or without one) it writes an 8-bit
-matte, ``teachers/NAME.png``, and the teachers' agreement, ``teachers/NAME.agreement.png``, and
-a new manifest whose rows name both and who made them. `train` learns the edge from the matte
-where a mask's own cannot be trusted, and all of it where there is no mask. The photos stay
-where they are. The same command again labels only what is new.
+For each training photo of a manifest (with a true mask or without one) it writes an 8-bit matte,
+``teachers/NAME.png``, and the teachers' agreement, ``teachers/NAME.agreement.png``. The rows of a
+new manifest name both and the teachers. `train` learns the edge from the matte where the mask's
+cannot be trusted, and all of it where there is no mask. The photos stay where they are. Given
+again, the command labels only what is new.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ from .teachers import SoftLabel, Teacher, load_teacher, soft_label
 def label(
     manifest: Annotated[Path, typer.Option(help="The set, as prepare wrote it.")],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    teachers: Annotated[
+    specs: Annotated[
         list[str], typer.Option("--with", help="A teacher; once for each, with settings after ?.")
     ],
     size: Annotated[int, typer.Option(min=32, help="Side of the square mattes, in pixels.")] = 384,
 ) -> None:
     """Write soft masks, averaged from several networks, for train to learn from."""
     rows = read_manifest(manifest)
-    members = [load_teacher(spec) for spec in teachers]
+    teachers = [load_teacher(spec) for spec in specs]
     folder = out / "teachers"
     folder.mkdir(parents=True, exist_ok=True)
     labelled, failed, written = [], [], 0
     for row in track(rows, "labelling", console=Console(stderr=True)):
-        if row.split == "test" or row.is_thing or row.mask == "alpha":
+        if row.split == "test" or row.is_distractor or row.mask == "alpha":
             labelled.append(row)
             continue
-        name = _name(row, members, size)
+        name = _name(row, teachers, size)
         paths = folder / f"{name}.png", folder / f"{name}.agreement.png"
         try:
             if not all(path.is_file() for path in paths):
-                _write(_labelled(row, members, size), paths)
+                _write(_labelled(row, teachers, size), paths)
                 written += 1
         except DataError as error:
             failed.append(str(error))
             labelled.append(row)
             continue
-        by = [f"{member.spec} {member.sha256[:12]}".rstrip() for member in members]
+        by = [f"{teacher.spec} {teacher.sha256[:12]}".rstrip() for teacher in teachers]
         matte, agreement = (path.absolute() for path in paths)
         extra = {**row.extra, "taught_by": by}
         labelled.append(replace(row, teacher=matte, teacher_weight=agreement, extra=extra))
@@ -77,13 +77,13 @@ def label(
         raise typer.Exit(1)
 
 
-def _labelled(row: Row, members: list[Teacher], size: int) -> SoftLabel:
+def _labelled(row: Row, teachers: list[Teacher], size: int) -> SoftLabel:
     picture = load_image(row)
-    return soft_label(picture, members, size, somebody=_somebody(row, picture.size))
+    return soft_label(picture, teachers, size, somebody=_somebody(row, picture.size))
 
 
 def _somebody(row: Row, size_wh: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
-    """Where the mask or a detector's boxes have somebody; None if nobody looked."""
+    """Where the mask or a detector's boxes have somebody; None if there is neither."""
     width, height = size_wh
     if row.mask is None and not row.was_searched:
         return None
@@ -95,12 +95,12 @@ def _somebody(row: Row, size_wh: tuple[int, int]) -> npt.NDArray[np.bool_] | Non
     return where
 
 
-def _name(row: Row, members: list[Teacher], size: int) -> str:
-    """A file name that another picture, other teachers or another size do not share."""
+def _name(row: Row, teachers: list[Teacher], size: int) -> str:
+    """A file name that is different for every picture, teacher and size."""
     about = [
         str(row.image),
         row.image.stat().st_mtime_ns,
-        [(member.spec, member.sha256) for member in members],
+        [(teacher.spec, teacher.sha256) for teacher in teachers],
         size,
     ]
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()

@@ -1,19 +1,19 @@
-"""The manifest: one JSON line per picture, and how its picture and mask are read.
+"""The manifest: one JSON line per picture, and how picture and mask of a row are read.
 
-A row says where a picture and its mask are (paths relative to the manifest's folder), where
-they come from and which split they belong to:
+A row names a picture and its mask (paths are relative to the manifest's folder), their source and
+their split:
 
     {"image": "images/a.jpg", "mask": "masks/a.png", "source": "studio", "split": "train",
      "licence": "CC0-1.0"}
 
 ``"mask": "alpha"`` means the picture's own alpha channel, ``"mask": null`` a scene with
-nobody in it. With ``"thing": true`` as well, the picture is the cut-out of an object or animal,
-to be pasted into scenes as something that is nobody. ``"bystanders"`` is the path of a trimap of
-people whom the mask leaves out (:mod:`.unlabelled`), ``"teacher"`` that of an 8-bit matte that
-networks drew, ``"teacher_weight"`` that of how far they agreed, and ``"thing_mask"``, in a scene,
-that of the mask of a thing that may be cut out. Further keys are kept in
-:attr:`Row.extra` and written back unchanged. Of these, ``"detector"`` says what looked for the
-people of ``"boxes"``; null, nothing but the mask did.
+nobody in it. With ``"thing": true`` as well, the picture is a distractor: the cut-out of an object
+or animal, to be pasted into pictures. Further files of a row are ``"bystanders"``, a trimap of
+people who are not in the mask (:mod:`.unlabelled`); ``"teacher"``, an 8-bit matte that networks
+drew; ``"teacher_weight"``, how far they agreed; and ``"thing_mask"``, in a scene, the mask of a
+thing that may be cut out as a distractor. Further keys are kept in :attr:`Row.extra` and written
+back unchanged. One of these, ``"detector"``, names what found ``"boxes"``; without it, or with
+null, the boxes tell nothing of people who are not in the mask.
 """
 
 from __future__ import annotations
@@ -39,14 +39,19 @@ from .masks import BRIGHT, Reading, has_alpha
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-#: Grey values from here on count as person when a mask is made binary.
+#: In a binary mask, grey values from this one on are person.
 THRESHOLD = 128
-#: A person's box of which the mask covers less than this holds somebody whom the mask leaves out.
+#: The mask lacks a person if it covers less than this share of the person's box.
 LABELLED = 0.35
 
 _ALPHA: Literal["alpha"] = "alpha"
-#: Keys that name further files.
-_FILES = ("bystanders", "teacher", "teacher_weight", "thing_mask")
+#: Keys that name further files, and the fields of :class:`Row` for them.
+_FILES = {
+    "bystanders": "bystanders",
+    "teacher": "teacher",
+    "teacher_weight": "teacher_weight",
+    "thing_mask": "distractor_mask",
+}
 _KEYS = ("image", "mask", "source", "split", "licence", *_FILES)
 
 
@@ -56,64 +61,61 @@ class SizeError(DataError):
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of a manifest."""
+    """A line of the manifest: one picture."""
 
     #: Absolute path of the picture.
     image: Path
     #: Absolute path of the mask, ``"alpha"`` for the picture's own, None for an empty scene.
     mask: Path | Literal["alpha"] | None
     source: str = ""
-    #: None if the manifest leaves it to `python -m finetune prepare`.
+    #: None if the manifest states none; `python -m finetune prepare` then draws one.
     split: Split | None = None
     licence: str = ""
     #: All other keys of the row, for example "sha256", "boxes", "group", "flags".
     extra: Mapping[str, Any] = field(default_factory=dict)
     #: "manifest.jsonl:17", for messages.
     where: str = field(default="", compare=False)
-    #: Absolute path of a trimap of people whom the mask leaves out: 0 nobody, 128 unknown, 255
-    #: a person. None if nobody drew them.
+    #: Absolute path of a trimap of people who are not in the mask: 0 nobody, 128 unknown, 255 a
+    #: person. None if there is none.
     bystanders: Path | None = None
-    #: Absolute path of a matte, 8-bit and of any size, that networks drew; None, none did. Beside
-    #: a mask it says where the edge runs; without, it is all that is known.
+    #: Absolute path of a matte, 8-bit and of any size, that networks drew; None if there is none.
+    #: In a row with a mask it says where the edge is, in one without it is all that is known.
     teacher: Path | None = None
-    #: Absolute path of how far to trust it: 255 wholly, 0 not at all. None: wholly.
+    #: Absolute path of a map of how far to trust it: 255 wholly, 0 not at all. None: wholly.
     teacher_weight: Path | None = None
-    #: Absolute path of the mask of a thing in a scene.
-    thing_mask: Path | None = None
+    #: Absolute path of the mask, in a scene, of a thing that may be cut out as a distractor.
+    distractor_mask: Path | None = None
 
     @property
-    def is_thing(self) -> bool:
-        """Whether the picture is a cut-out of something that is nobody."""
+    def is_distractor(self) -> bool:
+        """Whether the picture is the cut-out of a distractor."""
         return self.mask is None and bool(self.extra.get("thing"))
 
     @property
     def is_scene(self) -> bool:
-        """Whether the row calls the picture a scene with nobody in it."""
-        return self.mask is None and not self.is_thing
+        """Whether the row states that nobody is in the picture."""
+        return self.mask is None and not self.is_distractor
 
     @property
     def has_unlabelled_person(self) -> bool:
-        """Whether `prepare` saw somebody whom the mask, or the word "scene", leaves out."""
+        """Whether `prepare` saw somebody who is not in the mask, or in a scene."""
         return "unlabelled_person" in (self.extra.get("flags") or ())
 
     @property
     def was_searched(self) -> bool:
-        """Whether a detector looked for everybody, also for whom the mask leaves out.
-
-        It did where there are boxes and no word of a detector: `prepare` once named none.
-        """
-        return "boxes" in self.extra and self.extra.get("detector", "") is not None
+        """Whether a detector searched the picture, also for people who are not in the mask."""
+        return "boxes" in self.extra and self.extra.get("detector") is not None
 
     @property
     def boxes_xyxy(self) -> Boxes:
-        """Boxes of the people whom a detector saw, (N,4) float32 in pixels of the picture."""
+        """Boxes of the people that a detector saw, (N,4) float32 xyxy in pixels of the picture."""
         listed = self.extra["boxes"] if self.was_searched else ()
         boxes = [box[:4] for box in listed]  # a score may follow
         return np.array(boxes, np.float32).reshape(-1, 4)
 
     @property
     def name(self) -> str:
-        """What messages call this row: its place in the manifest and its picture."""
+        """The row's name in messages: its place in the manifest and its picture."""
         return f"{self.where}: {self.image}" if self.where else str(self.image)
 
 
@@ -142,7 +144,7 @@ def read_manifest(path: Path | str, *, check_files: bool = True) -> list[Row]:
         _parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()
     ]
     for row in rows if check_files else ():
-        for file in (row.image, row.mask, *(getattr(row, key) for key in _FILES)):
+        for file in (row.image, row.mask, *(getattr(row, name) for name in _FILES.values())):
             if isinstance(file, Path) and not file.is_file():
                 raise DataError(
                     f"{row.where}: {file} does not exist; restore it, remove the line, or run "
@@ -165,7 +167,11 @@ def to_json(row: Row, folder: Path) -> str:
         "source": row.source,
         "split": row.split,
         "licence": row.licence,
-        **{key: _relative(file, folder) for key in _FILES if (file := getattr(row, key))},
+        **{
+            key: _relative(file, folder)
+            for key, name in _FILES.items()
+            if (file := getattr(row, name))
+        },
         **row.extra,
     }
     return json.dumps(content, ensure_ascii=False)
@@ -228,7 +234,7 @@ def alpha_of(
 
 
 def void_of(picture: Image.Image, mask: Path, name: str, reading: Reading) -> Image.Image | None:
-    """Return what of a mask file does not count, as :func:`alpha_of` does what is a person."""
+    """Return the part of a mask file that does not count, as "L" of the picture's upright size."""
     name = f"{name} with mask {mask}"
     void = reading.void(upright(open_image(mask)), name)
     return None if void is None else fit_mask(picture, void, name)
@@ -310,7 +316,7 @@ def _parse(line: str, path: Path, number: int) -> Row:
         licence=content.get("licence") or "",
         extra={key: value for key, value in content.items() if key not in _KEYS},
         where=where,
-        **{key: folder / content[key] for key in _FILES if content.get(key)},
+        **{name: folder / content[key] for key, name in _FILES.items() if content.get(key)},
     )
 
 

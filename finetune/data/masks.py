@@ -1,4 +1,4 @@
-"""What a mask file's values mean: grey levels, labels in a palette, named classes."""
+"""How the values of a mask file are read: grey levels, labels in a palette, named classes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from PIL import Image
 from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.preprocess import to_rgb
 
-#: Beside named classes this value does not count: the border around PASCAL VOC's objects, and
-#: what other sets leave open.
+#: Where classes are named, this value does not count: it is the border around PASCAL VOC's
+#: objects, and what other sets leave open.
 VOID = 255
-#: A grey mask that is nowhere as bright as this, and has two values at most, holds labels.
+#: A grey mask with two values at most, none of them as bright as this, holds labels.
 _DARK = 32
 
 
@@ -47,7 +47,7 @@ class Reading:
         return Image.fromarray(np.isin(values, list(self.classes)).astype(np.uint8) * 255)
 
     def void(self, drawn: Image.Image, name: str) -> Image.Image | None:
-        """Return what of ``drawn`` does not count as "L" 0/255; None if all of it counts."""
+        """Return the part of ``drawn`` that does not count, as "L" 0/255; None if all counts."""
         if not self.classes or VOID in self.classes:
             return None
         void = _values(drawn, name) == VOID
@@ -77,8 +77,8 @@ def to_grey(mask: Image.Image, name: str) -> Image.Image:
     """Return a mask picture of any mode as "L", 0…255, person bright.
 
     Raises:
-        DataError: a coloured palette holds other classes than one; which of them are people
-            only the user knows.
+        DataError: a coloured palette holds several classes; only the user knows which of them
+            are people.
     """
     if has_alpha(mask):
         alpha = mask.convert("RGBA").getchannel("A")

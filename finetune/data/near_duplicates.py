@@ -18,6 +18,8 @@ import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from .manifest import Split
 
@@ -26,44 +28,44 @@ HASH_SIDE = 16
 #: Largest Hamming distance, in bits of 256, of near-duplicates: other shots of one scene lie
 #: below, other scenes mostly above 70.
 NEAR = 60
-#: Grey-level deviation below which a picture has nothing to recognise it by.
+#: A picture whose grey levels have a smaller standard deviation cannot be recognised.
 _FLAT = 2.0
-#: Who gives way when near-duplicates were stated to be in several splits.
+#: The split of near-duplicates that are stated to be in several is the one of lowest rank.
 _RANK: dict[Split, int] = {"test": 0, "val": 1, "train": 2}
 _BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class Member:
-    """What the assignment needs to know of one picture."""
+class Fingerprint:
+    """What is known of a picture when splits are assigned."""
 
     #: SHA-256 of the picture's file.
     sha256: str
     #: Perceptual hashes of the picture and of its mirror image, hexadecimal; empty if flat.
     hashes: tuple[str, str] | tuple[()]
-    #: What a manifest or an earlier run says.
+    #: The split that a manifest or an earlier run states.
     stated: Split | None = None
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where one picture belongs."""
+    """The split of a picture."""
 
     split: Split
-    #: Index of the group's first member.
+    #: Index of the group's first picture.
     group: int
-    #: Index of the picture of a higher-ranking split that this one duplicates, which keeps
-    #: it out of its stated split; None if it stays.
+    #: Index of a near-duplicate in a split of higher rank, because of which this picture cannot
+    #: stay in its stated split; None if there is none.
     clashes_with: int | None = None
 
 
 def perceptual_hashes(image: Image.Image) -> tuple[str, str] | tuple[()]:
     """DCT hashes (pHash) of an RGB picture and of its mirror image; () if it is flat.
 
-    Robust against scale, compression and brightness. Of a flat picture the hash would be
-    its noise, or the same for all.
+    Robust against scale, compression and brightness. The hash of a flat picture would be that
+    of its noise.
     """
-    # More than the hash needs, and quick: the Lanczos pass then runs on few pixels.
+    # Still more than the hash needs; imagehash's own Lanczos filter then runs on few pixels.
     small = image.convert("L").resize((256, 256), Image.Resampling.BOX, reducing_gap=1.0)
     if float(np.asarray(small, np.float32).std()) < _FLAT:
         return ()
@@ -99,60 +101,56 @@ def near_duplicates(
                     yield first, second
 
 
-def groups(members: Sequence[Member], near: int = NEAR) -> list[int]:
-    """For each member the index of the first member of its group of near-duplicates."""
-    first = list(range(len(members)))
-
-    def root(index: int) -> int:
-        while first[index] != index:
-            first[index] = index = first[first[index]]
-        return index
-
+def groups(fingerprints: Sequence[Fingerprint], near: int = NEAR) -> list[int]:
+    """For each picture, the index of the first one of its group of near-duplicates."""
+    if not fingerprints:
+        return []
     same_file: dict[str, int] = {}
-    for index, member in enumerate(members):
-        first[index] = same_file.setdefault(member.sha256, index)
-    for i, j in near_duplicates([member.hashes for member in members], near):
-        low, high = sorted((root(i), root(j)))
-        first[high] = low
-    return [root(index) for index in range(len(members))]
+    pairs = [(same_file.setdefault(one.sha256, i), i) for i, one in enumerate(fingerprints)]
+    pairs += near_duplicates([fingerprint.hashes for fingerprint in fingerprints], near)
+    edges = np.array(pairs).T
+    graph = sparse.coo_matrix((np.ones(len(pairs)), edges), shape=(len(fingerprints),) * 2)
+    component = csgraph.connected_components(graph, directed=False)[1]
+    _, first, of = np.unique(component, return_index=True, return_inverse=True)
+    return [int(index) for index in first[of]]
 
 
 def assign(
-    members: Sequence[Member], val: float, test: float, near: int = NEAR
+    fingerprints: Sequence[Fingerprint], val: float, test: float, near: int = NEAR
 ) -> list[Assignment]:
-    """Give every member a split.
+    """Give every picture a split.
 
     ``val`` and ``test`` are the shares of groups drawn into those splits where nothing is
     stated. In a group with several stated splits, test wins over val and val over train:
-    members stated elsewhere clash, members without a statement join the winner.
+    pictures stated to be elsewhere clash, the others join the winner.
     """
-    of = groups(members, near)
+    of = groups(fingerprints, near)
     together: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(of):
         together[group].append(index)
     result: dict[int, Assignment] = {}
     for group, indices in together.items():
-        stated = [i for i in indices if members[i].stated]
-        holder = min(stated, key=lambda i: _RANK[_stated(members[i])], default=None)
+        stated = [i for i in indices if fingerprints[i].stated]
+        holder = min(stated, key=lambda i: _RANK[_stated(fingerprints[i])], default=None)
         if holder is None:
-            split = _drawn(min(members[i].sha256 for i in indices), val, test)
+            split = _drawn(min(fingerprints[i].sha256 for i in indices), val, test)
         else:
-            split = _stated(members[holder])
+            split = _stated(fingerprints[holder])
         for i in indices:
-            clashes = members[i].stated not in (None, split)
+            clashes = fingerprints[i].stated not in (None, split)
             result[i] = Assignment(split, group, holder if clashes else None)
-    return [result[index] for index in range(len(members))]
+    return [result[index] for index in range(len(fingerprints))]
 
 
-def _stated(member: Member) -> Split:
-    assert member.stated is not None
-    return member.stated
+def _stated(fingerprint: Fingerprint) -> Split:
+    assert fingerprint.stated is not None
+    return fingerprint.stated
 
 
 def _drawn(identity: str, val: float, test: float) -> Split:
     digest = hashlib.sha256(f"split:{identity}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
-    # Test lies at the one end and val at the other: changing one share leaves the other alone.
+    # Test is at one end and val at the other, so that changing one share leaves the other alone.
     if position < test:
         return "test"
     return "val" if position >= 1 - val else "train"

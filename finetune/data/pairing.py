@@ -10,29 +10,28 @@ from pathlib import Path
 
 from u2net_human_plugin.errors import OptionError
 
-#: What a mask's name has more than its picture's, before or after it: photo_mask, mask-photo.
+#: Words that a mask's name has before or after its picture's: photo_mask, mask-photo.
 MASK_WORDS = (
     *("mask", "masks", "gt", "matte", "matting", "alpha", "pha"),
     *("label", "labels", "seg", "segmentation"),
 )
-#: What a picture's name may have instead: photo_image.
+#: Words that a picture's name may have: photo_image.
 PICTURE_WORDS = ("image", "img", "photo", "rgb")
-#: What a mask's name may still have of its picture's file: photo.jpg.png.
+#: The ending of the picture's file, which a mask's name may still have: photo.jpg.png.
 _PICTURE_ENDING = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?)$", re.IGNORECASE)
 
 
 class Pairing:
-    """Masks by the pictures that they belong to.
+    """Finds the masks of pictures by name.
 
-    A mask belongs to the picture of its own name. Where there is none, to that whose name is
-    left of it without a word of :data:`MASK_WORDS` (and of the picture's, without one of
-    :data:`PICTURE_WORDS`), or without the picture's ending. Upper and lower case differ only
-    if both are there.
+    A mask belongs to the picture of the same name. If there is none, words of :data:`MASK_WORDS`
+    and the picture's ending are left out of the mask's name, and words of :data:`PICTURE_WORDS`
+    out of the picture's. Upper and lower case differ only if both occur.
 
     Args:
         pictures: names of pictures without their endings, "folder/photo".
         masks: names of masks without their endings, and their files.
-        template: the mask's name for a picture ``{stem}``, if it is none of these.
+        template: the mask's name for a picture ``{stem}``, if none of these rules fits.
 
     Raises:
         OptionError: the template has no ``{stem}``.
@@ -59,7 +58,7 @@ class Pairing:
                 self._by_folded[core] += files
 
     def masks_of(self, stem: str) -> list[Path]:
-        """All masks that the picture's name fits; more than one is one too many."""
+        """All masks that fit the picture's name; more than one is an error."""
         if self._template:
             folder, slash, name = stem.rpartition("/")
             wanted = [folder + slash + self._template.replace("{stem}", name)]
@@ -72,7 +71,7 @@ class Pairing:
         return []
 
     def nearest(self, stem: str) -> str:
-        """The mask whose name comes closest, and how to ask for it; for messages."""
+        """The mask with the nearest name, and how to ask for it; for messages."""
         (closest,) = difflib.get_close_matches(stem, list(self._masks), n=1, cutoff=0) or [""]
         if not closest:
             return ""
@@ -86,7 +85,7 @@ class Pairing:
 
 
 def masks_among(files: Mapping[str, Sequence[Path]]) -> set[Path]:
-    """Those of one folder's files, by their names without endings, that are masks of others."""
+    """The files of a folder (given by their names without endings) that are masks of others."""
     pictures: dict[str, set[str]] = defaultdict(set)
     for stem in files:
         for core in _without(stem, PICTURE_WORDS):
@@ -102,7 +101,7 @@ def masks_among(files: Mapping[str, Sequence[Path]]) -> set[Path]:
 
 
 def _without(stem: str, words: Sequence[str]) -> Iterator[str]:
-    """``stem``, then what is left of it without each of the words, or without an ending."""
+    """``stem``, then ``stem`` without each of the words, and without an ending."""
     yield stem
     folder, slash, name = stem.rpartition("/")
     if words is MASK_WORDS and (short := _PICTURE_ENDING.sub("", name)) != name:

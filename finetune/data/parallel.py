@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from u2net_human_plugin.errors import PluginError
 
+from ..store import StoreError
+
 E = TypeVar("E")
 T = TypeVar("T")
 
@@ -26,19 +28,20 @@ def in_threads(
     workers: int,
     quiet: bool = False,
 ) -> list[T]:
-    """``work`` on all entries, with a progress bar; the results in order, without failures.
+    """Call ``work`` on all entries, with a progress bar; return the results in order.
 
-    ``failed`` is told of each entry on which something went wrong, and of what.
+    An entry on which something goes wrong has no result; ``failed`` gets it and the reason.
 
     Raises:
-        OSError: nothing can be written any more.
+        OSError, StoreError: nothing can be written.
     """
 
     def guarded(entry: E) -> T | None:
         try:
             return work(entry)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _HOPELESS:
+            no_room = isinstance(error, OSError) and error.errno in _HOPELESS
+            if no_room or isinstance(error, StoreError):
                 raise
             reason = " ".join(str(error).split())[:300]
             prefix = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "

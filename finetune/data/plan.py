@@ -1,4 +1,4 @@
-"""What `python -m finetune prepare` is asked to do, and what it did."""
+"""What a run of `python -m finetune prepare` is asked to do, and what it did."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from u2net_human_plugin.yolo import Detector
 from .manifest import Row
 from .near_duplicates import NEAR
 from .pseudo_labels import Labeler
-from .samples import Look
+from .writer import WriteOptions
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides what becomes of the candidates."""
+    """The settings of a run."""
 
-    look: Look = field(default_factory=Look)
+    write_options: WriteOptions = field(default_factory=WriteOptions)
     detector: Detector | None = None
-    #: What detector it is, by content: others' findings are not used.
+    #: Which detector it is, by its content; inspections made with another one are not reused.
     detector_id: str = ""
     labeler: Labeler | None = None
-    #: Photos in which nobody was found: empty scenes of the training set, or set aside.
+    #: Photos in which nobody was found become empty scenes, or are set aside.
     without_person: Literal["negative", "reject"] = "negative"
-    #: Samples with a clearly visible person whom the mask leaves out.
+    #: Rows with a clearly visible person who is not in the mask get a flag, or are set aside.
     unlabelled_person: Literal["flag", "aside"] = "flag"
-    #: Patterns (``*``, ``?``, ``[…]``; case does not matter) of licences to take; none: all.
+    #: Patterns (``*``, ``?``, ``[…]``, any case) of the licences to take; empty: all.
     licences: tuple[str, ...] = ()
     val: float = 0.1
     test: float = 0.1
@@ -37,7 +37,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Aside:
-    """A candidate that does not become part of the set."""
+    """A photo that does not become part of the set."""
 
     name: str
     reason: str
@@ -50,14 +50,14 @@ class Outcome:
 
     rows: list[Row] = field(default_factory=list)
     aside: list[Aside] = field(default_factory=list)
-    #: Candidates on which something went wrong that may go right the next time.
+    #: Photos on which something went wrong that may go right the next time.
     failed: list[Aside] = field(default_factory=list)
-    #: Names of candidates that look alike, by group.
+    #: Names of photos that look alike, by group.
     alike: list[list[str]] = field(default_factory=list)
-    #: Masks that could be read, by source, and of these how many have each doubt.
+    #: By source: the number of masks that could be read, and how many of them have each doubt.
     masks: Counter[str] = field(default_factory=Counter)
     doubts: dict[str, Counter[str]] = field(default_factory=dict)
-    candidates: int = 0
+    photos: int = 0
     inspected: int = 0
     written: int = 0
     #: Files of earlier runs that the manifest does not name.

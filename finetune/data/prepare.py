@@ -6,9 +6,8 @@
 
 Everything named in one call becomes ``--out``: ``images/``, ``masks/`` (white = person; 8-bit
 if soft, else 1-bit), ``cutouts/`` (RGBA), ``bystanders/`` (what of a mask does not count),
-``manifest.jsonl`` and a report. The same call again, with whatever has been added, does only
-what is new. Inputs with different sources or terms are prepared on their own first and joined
-with several ``--manifest --whole``.
+``manifest.jsonl`` and a report. The same call again does only what is new. Inputs with different
+sources or terms are prepared on their own first and joined with several ``--manifest --whole``.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from u2net_human_plugin.yolo import find_people, weights_file
 
 from ..files import file_sha256
 from . import sources
-from .candidate import Candidate, Origin
 from .collection import MANIFEST, collect
 from .cutouts import load_foreground_estimation
 from .masks import BRIGHT, Reading, parse_classes
 from .near_duplicates import NEAR
+from .photo import Origin, Photo
 from .plan import Plan
 from .pseudo_labels import load_labeler
 from .report import doubtful_sources, write_report
-from .samples import Look
+from .writer import WriteOptions
 
-#: Longer side of the picture YOLO sees: its training size. Enlarged pictures find smaller
-#: figures, but lose the feet of those who fill the picture.
+#: Longer side, in pixels, of the picture that YOLO gets: its training size. In larger ones it finds
+#: smaller figures, but loses the feet of people who fill the picture.
 _YOLO_SIZE = 640
 
 _Folders = list[Path] | None
@@ -70,10 +69,11 @@ def prepare(
     scenes: Annotated[
         _Folders, typer.Option(help="Folder of photos with nobody in them; repeatable.")
     ] = None,
-    things: Annotated[
+    distractors: Annotated[
         _Folders,
         typer.Option(help="Folder of RGBA cut-outs of objects and animals, to paste; repeatable."),
     ] = None,
+    things: Annotated[_Folders, typer.Option(hidden=True, help="--distractors.")] = None,
     coco: Annotated[_Folders, typer.Option(help="COCO-style JSON; repeatable.")] = None,
     coco_images: Annotated[
         _Folders, typer.Option(help="Its pictures; in the same order. [default: its folder]")
@@ -106,21 +106,21 @@ def prepare(
     ] = True,
     margin: Annotated[
         float, typer.Option(min=0, help="Room around a person, share of the box's longer side.")
-    ] = Look.margin,
+    ] = WriteOptions.margin,
     min_side: Annotated[
         int, typer.Option(min=1, help="No crop with a shorter side, in pixels.")
-    ] = Look.min_side,
+    ] = WriteOptions.min_side,
     cutout_colours: Annotated[
         Literal["estimated", "straight", "none"],
         typer.Option(help="Cut-outs: freed of background at the edges, as they are, or none."),
-    ] = Look.cutouts,
+    ] = WriteOptions.cutouts,
     without_person: Annotated[
         Literal["negative", "reject"],
         typer.Option(help="Photos in which nobody is found: empty scenes, or set aside."),
     ] = Plan.without_person,
     unlabelled_person: Annotated[
         Literal["flag", "aside"],
-        typer.Option(help="Samples with a clear person outside the mask."),
+        typer.Option(help="Rows with a clear person outside the mask."),
     ] = Plan.unlabelled_person,
     val: Annotated[float, typer.Option(min=0, max=1, help="Share drawn for val.")] = Plan.val,
     test: Annotated[float, typer.Option(min=0, max=1, help="Share drawn for test.")] = Plan.test,
@@ -134,9 +134,9 @@ def prepare(
 ) -> None:
     """Build a training set from photos and masks: find people, crop, check, split, report.
 
-    Ends with 0 when the set is written, though pictures may have been set aside (the report
-    says which and why); with 1 when work on some failed that may succeed the next time;
-    with 2 when the command cannot be carried out.
+    Ends with 0 when the set is written, even if pictures were set aside (the report says which
+    and why); with 1 when some pictures failed that may succeed the next time; with 2 when the
+    command cannot be carried out.
     """
     try:
         origin = Origin(source, terms)
@@ -145,22 +145,22 @@ def prepare(
             raise OptionError("--invert, --person-value and --mask-name are for --masks.")
         if val + test > 1:
             raise OptionError(f"--val {val} and --test {test} are more than all; lower one.")
-        candidates = [
+        given = [
             *_pairs(images or [], masks or [], origin, reading, mask_name),
-            *(c for path in cutouts or [] for c in sources.folder(path, "alpha", origin)),
-            *(c for path in scenes or [] for c in sources.folder(path, None, origin)),
-            *(c for path in things or [] for c in sources.folder(path, "thing", origin)),
+            *_folders(cutouts or [], "alpha", origin),
+            *_folders(scenes or [], None, origin),
+            *_folders([*(distractors or []), *(things or [])], "distractor", origin),
             *_coco(coco or [], coco_images or [], origin, coco_category),
-            *(c for path in manifest or [] for c in _manifest(path, out, origin)),
-            *(c for path in photos or [] for c in sources.folder(path, "label", origin)),
+            *(photo for path in manifest or [] for photo in _manifest(path, out, origin)),
+            *_folders(photos or [], "label", origin),
         ]
-        if not candidates:
+        if not given:
             raise OptionError(
-                "no input: give --images and --masks, --cutouts, --scenes, --things, --coco, "
-                "--manifest, or --photos with --label-with."
+                "no input: give --images and --masks, --cutouts, --scenes, --distractors, "
+                "--coco, --manifest, or --photos with --label-with."
             )
         plan = Plan(
-            look=Look(crop, margin, min_side, cutout_colours),
+            write_options=WriteOptions(crop, margin, min_side, cutout_colours),
             without_person=without_person,
             unlabelled_person=unlabelled_person,
             licences=tuple(licence or ()),
@@ -170,7 +170,7 @@ def prepare(
             workers=workers,
         )
         plan = _with_models(plan, find, label_with, bool(photos))
-        outcome = collect(candidates, out, plan)
+        outcome = collect(given, out, plan)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
@@ -194,7 +194,7 @@ def prepare(
 
 def _pairs(
     images: list[Path], masks: list[Path], origin: Origin, reading: Reading, template: str
-) -> Iterator[Candidate]:
+) -> Iterator[Photo]:
     for pictures, drawn in zip_longest(images, masks):
         if pictures is None or drawn is None:
             raise OptionError(
@@ -204,9 +204,12 @@ def _pairs(
         yield from sources.pairs(pictures, drawn, origin, reading, template)
 
 
-def _coco(
-    files: list[Path], folders: list[Path], origin: Origin, category: str
-) -> Iterator[Candidate]:
+def _folders(paths: list[Path], mask: sources.Folder, origin: Origin) -> Iterator[Photo]:
+    for path in paths:
+        yield from sources.folder(path, mask, origin)
+
+
+def _coco(files: list[Path], folders: list[Path], origin: Origin, category: str) -> Iterator[Photo]:
     if folders and len(folders) != len(files):
         raise OptionError(
             f"--coco is given {len(files)} times and --coco-images {len(folders)} times; give "
@@ -216,7 +219,7 @@ def _coco(
         yield from sources.coco(file, folder, origin, category)
 
 
-def _manifest(path: Path, out: Path, origin: Origin) -> Iterator[Candidate]:
+def _manifest(path: Path, out: Path, origin: Origin) -> Iterator[Photo]:
     file = path / MANIFEST if path.is_dir() else path
     if file.resolve() == (out / MANIFEST).resolve():
         raise DataError(f"{file}: is the manifest that would be written; choose another --out.")
@@ -224,13 +227,13 @@ def _manifest(path: Path, out: Path, origin: Origin) -> Iterator[Candidate]:
 
 
 def _with_models(plan: Plan, find: str, label_with: str | None, photos: bool) -> Plan:
-    """Load what the plan needs now, so that what is missing shows before the work starts."""
+    """Load what the plan needs, so that an error comes before the work starts."""
     if photos and label_with is None:
         raise OptionError(
             "--photos have no masks: name what makes them, for example --label-with "
             "birefnet-portrait (a rembg session) or --label-with yolov8n-seg.pt."
         )
-    if plan.look.cutouts == "estimated":
+    if plan.write_options.cutouts == "estimated":
         load_foreground_estimation()
     if photos and label_with is not None:
         labeler = load_labeler(label_with)

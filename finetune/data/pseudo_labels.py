@@ -1,4 +1,4 @@
-"""First masks for photos that have none, from a model the user names."""
+"""Masks for photos that have none, from a model that the user names."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from ..files import file_sha256
 class Labeler:
     """Makes a mask: an RGB image in, "L" 0…255 of its size out; one caller at a time."""
 
-    #: What rows it made say under "labelled_by".
+    #: Its name under "labelled_by" in the rows it made.
     name: str
     segment: Callable[[Image.Image], Image.Image]
-    #: Whether pictures leave this machine.
+    #: Whether it runs on this machine; if not, pictures are sent elsewhere.
     is_local: bool = True
     #: SHA-256 of the file it was loaded from; "" if there is no such file, or more than one.
     weights_sha256: str = ""
@@ -36,7 +36,7 @@ class Labeler:
 
     @property
     def id(self) -> str:
-        """The name and, where they are known, the weights: two files may be called best.pt."""
+        """Its name and, if it has one, the hash of its weights: two files may be called best.pt."""
         return f"{self.name} {self.weights_sha256}".rstrip()
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -78,7 +78,7 @@ def _rembg(name: str) -> Labeler:
         )
     try:
         session: Any = new_session(name)
-        weights = session.download_models()  # they are there by now: this says where
+        weights = session.download_models()  # returns where they are
     except Exception as error:  # noqa: BLE001 - downloads, credentials and files fail in many ways
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
@@ -97,7 +97,7 @@ def _rembg(name: str) -> Labeler:
 
 
 def _sha256(weights: object) -> str:
-    """Of the file of this name; "" for what names none, or several, as services and SAM do."""
+    """SHA-256 of the file of this name; "" if it is no file, as for services and SAM."""
     if isinstance(weights, str) and Path(weights).is_file():
         return file_sha256(Path(weights))
     return ""

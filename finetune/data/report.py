@@ -16,7 +16,7 @@ from .plan import Outcome, Plan
 
 #: The report to read.
 NAME = "report.md"
-#: So many names are listed for each reason in Markdown; the JSON has all.
+#: Names that are listed for each reason in Markdown; the JSON lists all.
 _LISTED = 20
 
 
@@ -30,11 +30,11 @@ def write_report(outcome: Outcome, plan: Plan, out: Path) -> str:
     for name, text in files.items():
         write_text(out / name, text)
     aside = "".join(f"\n  {count} × {reason}" for reason, count in content["reasons"].items())
-    flags = Counter(flag for item in content["flagged"] for flag in item["flags"])
+    flags = Counter(flag for entry in content["flagged"] for flag in entry["flags"])
     doubts = ", ".join(f"{count} × {TITLES.get(flag, flag)}" for flag, count in flags.most_common())
     kept = f"{len(content['flagged'])} of the rows doubtful"
     return (
-        f"{content['rows']} rows from {content['candidates']} candidates in {out} "
+        f"{content['rows']} rows from {content['photos']} photos in {out} "
         f"({content['inspected']} newly looked at, {content['written']} newly written); "
         f"{len(content['aside'])} set aside{':' if aside else ''}{aside}\n"
         f"{f'{kept}: {doubts}; see {out / NAME}' if doubts else 'no doubtful masks'}"
@@ -42,7 +42,7 @@ def write_report(outcome: Outcome, plan: Plan, out: Path) -> str:
 
 
 def doubtful_sources(outcome: Outcome, inverted: bool) -> list[str]:
-    """What to say of sources most of whose masks are doubtful, one line each.
+    """Warnings about sources most of whose masks are doubtful, one line each.
 
     ``inverted`` is whether the masks were read with --invert.
     """
@@ -59,7 +59,7 @@ def doubtful_sources(outcome: Outcome, inverted: bool) -> list[str]:
             )
         elif 2 * elsewhere > count:
             lines.append(
-                f"{elsewhere} of {count} masks of {source} are elsewhere than the people whom the "
+                f"{elsewhere} of {count} masks of {source} are elsewhere than the people that the "
                 "detector sees: do masks and pictures belong together, and are the masks of people?"
             )
     return lines
@@ -75,7 +75,7 @@ def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:
         if row.extra.get("flags")
     ]
     return {
-        "candidates": outcome.candidates,
+        "photos": outcome.photos,
         "rows": len(rows),
         "inspected": outcome.inspected,
         "written": outcome.written,
@@ -88,14 +88,14 @@ def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:
         "labelled_by": dict(
             Counter(row.extra["labelled_by"] for row in rows if "labelled_by" in row.extra)
         ),
-        "reasons": dict(Counter(item.reason for item in outcome.aside).most_common()),
-        "aside": [asdict(item) for item in outcome.aside],
-        "failed": [asdict(item) for item in outcome.failed],
+        "reasons": dict(Counter(entry.reason for entry in outcome.aside).most_common()),
+        "aside": [asdict(entry) for entry in outcome.aside],
+        "failed": [asdict(entry) for entry in outcome.failed],
         "flagged": flagged,
         "alike": outcome.alike,
         "unreferenced": outcome.unreferenced,
         "settings": {
-            "look": asdict(plan.look),
+            "write_options": asdict(plan.write_options),
             "detector": plan.detector_id or "none: the masks' own regions",
             "labeler": plan.labeler.name if plan.labeler else None,
             "without_person": plan.without_person,
@@ -109,11 +109,11 @@ def report(outcome: Outcome, plan: Plan, out: Path) -> dict[str, Any]:
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """The report for reading: counts, what was set aside and why, what to look at."""
-    flags = Counter(flag for item in content["flagged"] for flag in item["flags"])
+    """The report as Markdown: counts, what was set aside and why, and what to look at."""
+    flags = Counter(flag for entry in content["flagged"] for flag in entry["flags"])
     parts = [
         "# Report of `python -m finetune prepare`\n",
-        f"{content['candidates']} candidates, {content['rows']} rows in the manifest, "
+        f"{content['photos']} photos, {content['rows']} rows in the manifest, "
         f"{content['empty_scenes']} of them empty scenes; {len(content['aside'])} set aside, "
         f"{len(content['failed'])} failed.\n",
         "## Rows\n",
@@ -125,20 +125,20 @@ def markdown(content: dict[str, Any]) -> str:
     ]
     if content["labelled_by"]:
         parts.append(_table(("mask made by", "rows"), content["labelled_by"].items()))
-    for title, items in (("Set aside", content["aside"]), ("Failed", content["failed"])):
-        if items:
+    for title, entries in (("Set aside", content["aside"]), ("Failed", content["failed"])):
+        if entries:
             parts.append(f"## {title}\n")
-        for reason in dict.fromkeys(item["reason"] for item in items):
+        for reason in dict.fromkeys(entry["reason"] for entry in entries):
             lines = [
-                f"{item['name']}" + (f": {item['detail']}" if item["detail"] else "")
-                for item in items
-                if item["reason"] == reason
+                f"{entry['name']}" + (f": {entry['detail']}" if entry["detail"] else "")
+                for entry in entries
+                if entry["reason"] == reason
             ]
             parts += [f"### {reason} ({len(lines)})\n", _list(lines)]
     if flags:
         parts.append("## Doubtful masks, kept\n")
         for flag, count in flags.most_common():
-            names = [item["name"] for item in content["flagged"] if flag in item["flags"]]
+            names = [entry["name"] for entry in content["flagged"] if flag in entry["flags"]]
             parts += [f"### {flag} ({count})\n", _list(names)]
     if content["alike"]:
         lines = [" · ".join(names) for names in content["alike"]]

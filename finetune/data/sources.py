@@ -1,7 +1,7 @@
-"""The kinds of raw material that `python -m finetune prepare` takes, read into one record.
+"""The kinds of raw material that `python -m finetune prepare` takes, listed as photos.
 
-Readers only list: no picture is opened here. What is visibly wrong already (a picture
-without a mask, a mask without a picture) comes back as a candidate with a ``problem``.
+No picture is opened here. What is wrong already (a picture without a mask, a mask without a
+picture) becomes a photo with a ``problem``.
 """
 
 from __future__ import annotations
@@ -17,36 +17,39 @@ from PIL import Image
 
 from u2net_human_plugin.errors import DataError
 
-from .candidate import Candidate, CocoMask, Origin, printable
 from .manifest import read_manifest
 from .masks import BRIGHT, Reading
 from .pairing import Pairing, masks_among
+from .photo import CocoMask, Origin, Photo, printable
 
-#: Keys of a manifest row that are worked out anew.
+#: What all pictures of a folder are: RGBA cut-outs of people or of distractors, photos to label,
+#: or scenes.
+Folder = Literal["alpha", "distractor", "label"] | None
+#: Keys of a manifest's row that `prepare` works out anew.
 _OWN_KEYS = frozenset(
     (
         *("sha256", "boxes", "detector", "persons", "person_height"),
         *("group", "flags", "cutout", "thing"),
     )
 )
-#: So many pictures without a mask are told which name comes closest; more would take long.
+#: The nearest name is looked for only for the first so many pictures without a mask: it is slow.
 _HINTED = 20
 
 
 def pairs(
     images: Path, masks: Path, origin: Origin, reading: Reading = BRIGHT, template: str = ""
-) -> Iterator[Candidate]:
-    """Pictures of one folder with the masks of another, which may be the same, by their names.
+) -> Iterator[Photo]:
+    """Pictures of one folder with their masks of another (or of the same), paired by name.
 
     Args:
-        images: folder of pictures; those in folders of it have their masks in such, too.
+        images: folder of pictures; subfolders of it match subfolders of ``masks``.
         masks: folder of masks, named as :class:`.pairing.Pairing` says.
-        origin: what to say of them.
-        reading: what the masks' values mean.
+        origin: their source and licence.
+        reading: how the masks' values are read.
         template: the masks' name for a picture ``{stem}``.
 
     Raises:
-        DataError: a folder is none, or not one picture has a mask.
+        DataError: there is no such folder, or no picture has a mask.
         OptionError: the template has no ``{stem}``.
     """
     source = origin.name(images)
@@ -58,7 +61,7 @@ def pairs(
     stems = [_stem(file, images) for file in pictures]
     pairing = Pairing(stems, _by_stem(drawn, masks), template)
     used: dict[Path, Path] = {}
-    candidates, lonely = [], 0
+    photos, lonely = [], 0
     for file, stem in zip(pictures, stems, strict=True):
         found = pairing.masks_of(stem)
         problem = _not_a_picture(file)
@@ -74,26 +77,24 @@ def pairs(
         used.update(dict.fromkeys(found, file))
         mask = found[0] if len(found) == 1 else None
         name = _name(source, file, images)
-        candidates.append(
-            Candidate(file, mask, source, name, origin.licence, problem=problem, reading=reading)
+        photos.append(
+            Photo(file, mask, source, name, origin.licence, problem=problem, reading=reading)
         )
     if lonely and not used:
-        first = next(c for c in candidates if c.problem.startswith("no mask"))
+        first = next(photo for photo in photos if photo.problem.startswith("no mask"))
         raise DataError(f"{first.image}: {first.problem}, nor of any other picture of {images}.")
-    yield from candidates
+    yield from photos
     for file in drawn:
         if file not in used:
             problem = _not_a_picture(file) or f"a mask without a picture in {images}"
-            yield Candidate(file, None, source, _name(source, file, masks), problem=problem)
+            yield Photo(file, None, source, _name(source, file, masks), problem=problem)
 
 
-def folder(
-    path: Path, mask: Literal["alpha", "label", "thing"] | None, origin: Origin
-) -> Iterator[Candidate]:
-    """All pictures of a folder: RGBA cut-outs of people or things, photos to label, or scenes."""
+def folder(path: Path, mask: Folder, origin: Origin) -> Iterator[Photo]:
+    """All pictures of a folder, whose ``mask`` says what they are."""
     source = origin.name(path)
     for file in _files(path):
-        yield Candidate(
+        yield Photo(
             file,
             mask,
             source,
@@ -103,8 +104,8 @@ def folder(
         )
 
 
-def coco(path: Path, images: Path, origin: Origin, category: str = "person") -> Iterator[Candidate]:
-    """The images of a COCO-style JSON; those without a ``category`` show nobody.
+def coco(path: Path, images: Path, origin: Origin, category: str = "person") -> Iterator[Photo]:
+    """The images of a COCO-style JSON; those without an annotation of ``category`` show nobody.
 
     Raises:
         DataError: the file is not such a JSON, or has no such category.
@@ -140,7 +141,7 @@ def coco(path: Path, images: Path, origin: Origin, category: str = "person") -> 
         if inside.is_absolute() or ".." in inside.parts:
             problem = f"the JSON's file_name {file_name!r} leaves the images folder"
         size = (item.get("width"), item.get("height"))
-        yield Candidate(
+        yield Photo(
             images / inside,
             _coco_mask(annotations[key], size),
             source,
@@ -150,7 +151,7 @@ def coco(path: Path, images: Path, origin: Origin, category: str = "person") -> 
         )
 
 
-def manifest(path: Path, origin: Origin) -> Iterator[Candidate]:
+def manifest(path: Path, origin: Origin) -> Iterator[Photo]:
     """The rows of a manifest, which keep their source, split and licence."""
     rows = read_manifest(path, check_files=False)
     root = (path if path.is_dir() else path.parent).absolute()
@@ -160,9 +161,9 @@ def manifest(path: Path, origin: Origin) -> Iterator[Candidate]:
             inside = row.image.relative_to(root).as_posix()
         except ValueError:
             inside = row.image.name
-        yield Candidate(
+        yield Photo(
             row.image,
-            "thing" if row.is_thing else row.mask,
+            "distractor" if row.is_distractor else row.mask,
             source,
             inside if inside.startswith(f"{source}/") else f"{source}/{inside}",
             row.licence or origin.licence,
@@ -185,10 +186,10 @@ def _json(path: Path) -> Any:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below ``folder`` in a fixed order, without hidden ones and hidden folders.
+    """All files below ``folder``, sorted, without hidden files and hidden folders.
 
     Raises:
-        DataError: it is not a folder, or holds no file.
+        DataError: there is no such folder, or it holds no files.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; check the path.")

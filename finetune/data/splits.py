@@ -1,32 +1,19 @@
-"""Which of a manifest's rows are trained on, held back for validation, or kept for tests."""
+"""Which rows of a manifest are trained on, held back for validation, or kept for tests."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 
 from .manifest import Row
 
-#: What of a manifest's training rows is held back, beside those of its validation split.
+#: The share of the training rows that is held back, besides the rows of the validation split.
 SHARE = 0.08
-#: The ends of crops' names. They do not outlast the second `prepare`; ``is_crop`` does.
-_CROP = re.compile(r"-p\d+(?=\.\w+$)")
-
-
-def crop_name(stem: str, number: int) -> str:
-    """The name, without its ending, of a photo's crop: the same photo to :func:`held_back`."""
-    return f"{stem}-p{number}"
-
-
-def is_crop_name(name: str) -> bool:
-    """Whether :func:`crop_name` made the name of this file."""
-    return bool(_CROP.search(name))
 
 
 def held_back(row: Row, share: float = SHARE) -> bool:
-    """Whether ``row`` belongs to validation: its split says so, or, by its name, chance does.
+    """Whether ``row`` belongs to validation, by its split or by a hash of its name.
 
-    Chance has one answer for all crops of a photo and for all pictures that look alike.
+    The hash is the same for all crops of a photo and for all pictures that look alike.
     """
     if row.split == "val":
         return True
@@ -34,20 +21,17 @@ def held_back(row: Row, share: float = SHARE) -> bool:
     if alike:
         name = f"group-{alike}"
     elif row.extra.get("is_crop") and isinstance(origin, dict) and "sha256" in origin:
-        # Preparing crops anew gives them other names; where they come from stays.
+        # Crops get other names when they are prepared again, their origin stays.
         name = f"crop-of-{origin['sha256']}"
     else:
-        name = f"{row.source}/{_CROP.sub('', row.image.name)}"
+        name = f"{row.source}/{row.image.name}"
     digest = hashlib.sha256(name.encode(errors="backslashreplace")).digest()
     return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
 def in_split(row: Row, split: str) -> bool:
-    """Whether ``row`` is in "train" (what is trained on), "val" (held back), "test" or "all".
-
-    "held-back" is another name for "val".
-    """
-    if split in ("val", "held-back"):
+    """Whether ``row`` is in "train" (what is trained on), "val" (held back), "test" or "all"."""
+    if split == "val":
         return row.split in ("train", "val") and held_back(row)
     if split == "train":
         return row.split == "train" and not held_back(row)

@@ -14,8 +14,8 @@ answer, ``weight`` in the average, ``people=on`` if it was made for people and t
 who is somebody, ``mean`` and ``scale`` if the network wants ``(x - mean) / scale`` of pixels in
 0…255 instead of U²-Net's preprocessing (ISNet at 1024 pixels: ``mean=128&scale=256``).
 
-Networks that err differently, averaged as logits, are right more often than each of them;
-and where they differ, nobody should learn from them (Lakshminarayanan, Pritzel and Blundell,
+The average logits of networks that err differently are right more often than those of each of
+them; where they differ, they are no truth to learn from (Lakshminarayanan, Pritzel and Blundell,
 "Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017).
 """
 
@@ -43,7 +43,7 @@ from .pseudo_labels import load_labeler
 
 Floats = npt.NDArray[np.float32]
 
-#: Logits are clipped here: beyond, a network is not surer, only louder.
+#: Logits are clipped here, so that one overconfident network does not decide alone.
 LOUDEST = 8.0
 #: A region of the average counts as somebody from this alpha on.
 REGION = 0.1
@@ -53,7 +53,7 @@ _SETTINGS = ("size", "flip", "weight", "people", "mean", "scale")
 
 @dataclass(frozen=True)
 class Teacher:
-    """One member of the average.
+    """One network of the average.
 
     ``logits`` takes an upright RGB picture and answers (h,w) float32 of any size.
     """
@@ -62,14 +62,14 @@ class Teacher:
     spec: str
     logits: Callable[[Image.Image], Floats]
     weight: float = 1.0
-    #: Whether what it marks is somebody, rather than whatever stands out.
+    #: Whether it was made for people, rather than for whatever stands out.
     knows_people: bool = False
     #: SHA-256 of its weights; "" if they are not one file.
     sha256: str = ""
 
 
 class SoftLabel(NamedTuple):
-    """What teachers say of a picture, on a square grid."""
+    """The teachers' average for a picture, on a square grid."""
 
     #: (S,S) uint8: the soft mask, 255 = person.
     matte: npt.NDArray[np.uint8]
@@ -136,7 +136,7 @@ def soft_label(
     matte = _sigmoid(np.tensordot(weights, logits, 1))
     alphas = _sigmoid(logits)
     spread = np.sqrt(np.tensordot(weights, (alphas - np.tensordot(weights, alphas, 1)) ** 2, 1))
-    # Two that say yes and no have a spread of one half.
+    # Two teachers of which one says 0 and one says 1 have a spread of one half.
     agreement = 1 - 2 * spread
     knowing = alphas[[teacher.knows_people for teacher in teachers]]
     if somebody is not None or len(knowing):
@@ -219,7 +219,7 @@ def _sigmoid(logits: Floats) -> Floats:
 
 
 def _on_grid(values: Floats, size: int) -> Floats:
-    # Pillow's filters widen with the factor: a large map is averaged, not sampled.
+    # Pillow's filters widen as a map gets smaller: it is averaged, not sampled.
     image = Image.fromarray(np.ascontiguousarray(values, np.float32))
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 

@@ -1,4 +1,4 @@
-"""Bystanders: people in a photo whom its mask leaves out, and trimaps of them."""
+"""Bystanders: people in a photo who are not in its mask, and trimaps of them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .manifest import LABELLED, THRESHOLD, Row, SizeError, open_image
 if TYPE_CHECKING:
     from ..predictors import Segment
 
-#: Alpha from here on is a person for sure, and up to one minus it nobody.
+#: From this alpha on a pixel surely is a person; up to one minus this it surely is not.
 SURE = 0.9
-#: Whoever is found fills at least this share of the box, as far as the mask leaves it bare; with
-#: less, all of it is unknown.
+#: A person who is found fills at least this share of what the mask leaves bare of the box; with
+#: less, all of the box is unknown.
 FOUND = 0.2
-#: Detectors' boxes cut off feet and hands: how much is looked at around them, of their sides.
+#: Detectors cut off feet and hands: so much around a box is looked at, as a share of its sides.
 AROUND = 0.08
 #: The trimap's middle value.
 UNKNOWN = 128
-#: Tables that pick one of a trimap's values, as 255.
+#: Lookup tables (``Image.point``) that make one of a trimap's values 255 and the others 0.
 IS_UNKNOWN = [255 if value == UNKNOWN else 0 for value in range(256)]
 IS_PERSON = [255 if value == 255 else 0 for value in range(256)]
-#: One that makes a soft mask binary.
+#: The lookup table that makes a soft mask binary.
 IS_SOLID = [255 if value >= THRESHOLD else 0 for value in range(256)]
 
 Box = tuple[float, float, float, float]
@@ -47,7 +47,7 @@ def left_out(row: Row, mask: Image.Image) -> list[Box]:
 
 
 def bystanders(row: Row, mask: Image.Image) -> Image.Image:
-    """The trimap of whom ``mask`` leaves out; unknown in all of their boxes if nobody drew them.
+    """The trimap of the people who are not in ``mask``; if there is none, their boxes are unknown.
 
     Raises:
         DataError: the row's trimap cannot be read or is of another size than ``mask``.
@@ -72,19 +72,19 @@ def bystanders(row: Row, mask: Image.Image) -> Image.Image:
 def trimap(
     image: Image.Image, mask: Image.Image, boxes: Sequence[Box], segment: Segment
 ) -> npt.NDArray[np.uint8]:
-    """Who is in ``boxes``: (H,W) with 0 nobody, 128 unknown, 255 a person beside ``mask``.
+    """Draw the people in ``boxes``: (H,W) uint8 of 0 (nobody), 128 (unknown) and 255 (a person).
 
     Args:
         image: the photo, RGB.
-        mask: "L" of its size; where it has a person the trimap is 0.
-        boxes: of people whom the mask leaves out, xyxy in pixels.
-        segment: draws people; it sees each box with some room around it.
+        mask: "L" of its size; the trimap is 0 where the mask has a person.
+        boxes: of people who are not in the mask, xyxy in pixels.
+        segment: the model that draws them; it sees each box with some room around it.
     """
     drawn = np.zeros((image.height, image.width), np.uint8)
     bare = np.asarray(mask) < 255
     for box in boxes:
         xyxy = np.array([box], np.float32)
-        # No crop: somebody who fills the picture.
+        # There is no crop for somebody who fills the picture.
         crops = crops_xyxy(xyxy, image.size, Settings())
         (left, top, right, bottom), *_ = crops or [(0, 0, *image.size)]
         alpha = segment(image.crop((left, top, right, bottom))) / np.float32(255)
@@ -98,7 +98,7 @@ def trimap(
         )
         x, y, x_end, y_end = (round(float(value)) for value in wider[0])
         values = values[y - top : y_end - top, x - left : x_end - left]
-        # Whom the mask holds, and who may reach into the box, is not who was looked for.
+        # People of the mask who reach into the box are not the one to be found.
         seen = values[bare[y:y_end, x:x_end]] == 255
         if not seen.any() or seen.mean() < FOUND:
             values = np.full_like(values, UNKNOWN)

@@ -1,1 +1,1 @@
-"""How good a model is: `evaluate`, its metrics, intervals and reports. Imports :mod:`..data`."""
+"""Measuring models: `evaluate`, its metrics, intervals and reports. Imports :mod:`..data`."""

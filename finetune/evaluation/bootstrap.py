@@ -43,8 +43,8 @@ def estimate(values: Values, resamples: int = RESAMPLES) -> Estimate:
 def compare(before: Values, after: Values, resamples: int = RESAMPLES) -> dict[str, Estimate]:
     """Both means and the mean of the paired difference after - before, with intervals.
 
-    Pictures are drawn, each with both of its values: how much easier one picture is than
-    another then does not blur the difference.
+    Pictures are drawn with both of their values, so that their different difficulty does not widen
+    the interval of the difference.
 
     Shape:
         - before, after: (N,), the same pictures in the same order.

@@ -28,8 +28,7 @@ class Example(NamedTuple):
 def draw_sheet(examples: Sequence[Example]) -> Image.Image:
     """All examples as one RGB picture, one below the other, each fitted into its cell.
 
-    Background that a mask removes is shown as a checkerboard, so that both white clothes
-    and dark hair are told apart from it.
+    Removed background is shown as a checkerboard, from which white clothes and dark hair differ.
     """
     columns = max(len(example.captions) for example in examples)
     width = columns * (_CELL[0] + _GAP) + _GAP
@@ -63,7 +62,7 @@ def cut_out(image: Image.Image, mask: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 def _checkerboard(size: tuple[int, int]) -> Image.Image:
-    # A square is as large on the sheet whatever the picture's size.
+    # Its squares have the same size on the sheet for all pictures.
     side = max(1, round(12 * max(size[0] / _CELL[0], size[1] / _CELL[1])))
     y, x = np.ogrid[: size[1], : size[0]]
     grey = np.where((x // side + y // side) % 2, 235, 200).astype(np.uint8)

@@ -15,26 +15,26 @@ from ..predictors import Segment
 from .matting import Alpha
 
 #: An RGB picture and its true trimap, (H,W) float32 of 0 (nobody), 1 (person) and 0.5 (unknown) →
-#: cut-outs in RGBA of the picture's size with their names, in the order in which they are ready.
-#: Their colours are not multiplied by alpha.
+#: names and cut-outs (RGBA, of the picture's size), in the order in which they are ready. Their
+#: colours are not multiplied by alpha.
 Way = Callable[[Image.Image, Alpha], Iterator[tuple[str, Image.Image]]]
 
 
 def through_rembg(name: str, segment: Segment, alpha_matting: bool) -> Way:
-    """What `rembg i`, or `rembg i -a`, makes of a network's mask, with rembg's own defaults."""
+    """The cut-out of `rembg i`, or `rembg i -a`, from a network's mask, with rembg's defaults."""
     with importing("rembg", f"{install_command('rembg')}."):
         from rembg import remove
 
     def way(image: Image.Image, _trimap: Alpha) -> Iterator[tuple[str, Image.Image]]:
         session = SimpleNamespace(predict=lambda one, *_, **__: [Image.fromarray(segment(one))])
-        # rembg writes into the picture it is given.
+        # rembg changes the picture it gets.
         yield name, remove(image.copy(), session=session, alpha_matting=alpha_matting)
 
     return way
 
 
 def refined(name: str, segment: Segment) -> Way:
-    """A mask of our pipeline, on the photo's own colours, and then on decontaminated ones."""
+    """A mask of our pipeline with the photo's own colours, and with decontaminated ones."""
 
     def way(image: Image.Image, _trimap: Alpha) -> Iterator[tuple[str, Image.Image]]:
         mask = Image.fromarray(segment(image))
@@ -47,7 +47,7 @@ def refined(name: str, segment: Segment) -> Way:
 def told_the_trimap(name: str) -> Way:
     """Closed-form matting and multi-level colours within the true unknown band.
 
-    No network knows the band; what is left of the error is the methods' own.
+    No network knows this band; the remaining error is that of the methods.
     """
     with importing("pymatting", f"{install_command('train')}."):
         from pymatting import estimate_alpha_cf

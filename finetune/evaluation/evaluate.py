@@ -1,12 +1,13 @@
-"""How good two models are, on the same pictures at their own resolution.
+"""python -m finetune evaluate: compare two models on the same pictures at their own resolution.
 
     python -m finetune evaluate --manifest data --split test \
         --before minmax:u2netp.onnx --after bundled --out report
 
 The scores are those of :mod:`.metrics` and :mod:`.matting`, the models those of
-:mod:`..predictors`. Written to ``--out``: ``report.html`` (to look at: tables, and pictures to
-compare), ``report.json`` (means, intervals, slices, every setting and checksum), ``report.md``,
-``pictures.jsonl`` (each picture's scores) and three sheets of pictures.
+:mod:`..predictors`. The command writes to ``--out``: ``report.html`` (tables, and pictures to
+compare), ``report.json`` (means, intervals, slices, all settings and checksums), ``report.md``,
+``pictures.jsonl`` (each picture's scores), three sheets of pictures, and ``progress.sqlite``, from
+which ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ from u2net_human_plugin.options import Options
 
 from ..files import file_sha256, write_text
 from ..predictors import Predictor, load_predictor
+from ..store import Store
 from . import matting, metrics
 from .bootstrap import RESAMPLES
 from .examples import choose_examples, draw_examples, save_sheets
 from .html_report import html
 from .measure import Settings, choose_rows, measure
 from .report import summarise
-from .results_file import ResultsFile
 from .tables import markdown
 
+#: The store of what a run has measured.
+PROGRESS = "progress.sqlite"
 _MODEL = "bundled, a .onnx or .pth file, minmax:FILE.onnx (as rembg runs it) or rembg:NAME"
 
 
@@ -82,11 +85,13 @@ def evaluate(
     }
     rows = choose_rows(settings)
     out.mkdir(parents=True, exist_ok=True)
-    # How many are in work at a time changes no score.
+    # The number of workers changes no score.
     facts = {name: fact for name, fact in _facts(settings).items() if name != "workers"}
     belongs_to = {"settings": facts, "models": _models(models)}
-    with ResultsFile(out / "pictures.jsonl", belongs_to, resume) as results_file:
-        results = measure(rows, models, settings, results_file)
+    with Store(out / PROGRESS) as store:
+        begin(store, belongs_to, resume)
+        results = measure(rows, models, settings, store)
+    write_text(out / "pictures.jsonl", "".join(json.dumps(result) + "\n" for result in results))
     report = make_report(results, models, settings)
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "report.md", markdown(report))
@@ -101,10 +106,29 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def begin(store: Store, belongs_to: dict[str, Any], resume: bool) -> None:
+    """Empty ``store``; with ``resume``, keep its results if they belong to the same run.
+
+    Raises:
+        DataError: with ``resume``, they belong to something else.
+    """
+    belongs_to = json.loads(json.dumps(belongs_to))
+    earlier = store.get("run", "belongs_to")
+    if resume and earlier == belongs_to:
+        return
+    if resume and earlier is not None:
+        raise DataError(
+            f"{store.path}: holds results of other models, pictures or settings; leave out "
+            "--resume to replace them, or name another folder."
+        )
+    store.clear()
+    store.put("run", "belongs_to", belongs_to)
+
+
 def make_report(
     results: Sequence[dict[str, Any]], models: dict[str, Predictor], settings: Settings
 ) -> dict[str, Any]:
-    """Everything there is to say about a run, ready for JSON."""
+    """The report of a run, ready for JSON."""
     pictures = [result for result in results if "before" in result]
     if not pictures:
         raise DataError(f"{settings.manifest}: not one picture could be measured: {results[:3]}")
@@ -123,7 +147,7 @@ def make_report(
         "models": _models(models),
         "machine": machine(),
         "pictures": len(pictures),
-        # Of every measured picture's name and the SHA-256 of its files.
+        # SHA-256 of the names of all measured pictures and of the SHA-256 of their files.
         "data_sha256": hashlib.sha256(checksums.encode(errors="backslashreplace")).hexdigest(),
         **summarise(pictures),
         "set_aside": [result for result in results if "reason" in result],
@@ -142,7 +166,7 @@ def _facts(settings: Settings) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What a report says of where it was made."""
+    """The machine and the versions of libraries, for a report."""
     import onnxruntime
 
     return {

@@ -1,4 +1,4 @@
-"""The pictures that an evaluation shows: the worst, the best, some by chance, some of slices."""
+"""The pictures that an evaluation shows: worst, best and random ones, and the worst of slices."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .report import slices_of
 
 #: Pictures of each kind.
 COUNT = 10
-#: The worst of every slice that are shown beside these.
+#: How many of the worst of every slice are shown as well.
 OF_SLICE = 2
 #: Kinds with a sheet of their own.
 SHEETS = ("worst", "best", "random")
-#: Longer side at which they are kept, in pixels.
+#: Their longer side, in pixels.
 SIDE = 480
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture with its masks, made small."""
+    """One picture and its masks, reduced."""
 
     result: Mapping[str, Any]
     #: Why it is shown: of :data:`SHEETS`, or "worst of its slice".
@@ -41,7 +41,7 @@ class Shown:
 
 
 def choose_examples(results: Sequence[Mapping[str, Any]]) -> list[tuple[int, tuple[str, ...]]]:
-    """Places in ``results``, each once, and why it is shown.
+    """Indices of ``results``, each once, and why the picture is shown.
 
     Best and worst are by the IoU of the model called "after".
     """

@@ -1,16 +1,16 @@
-r"""python -m finetune hair: people with hair, whose alpha and colours are known exactly.
+r"""python -m finetune hair: pictures of people with hair whose alpha and colours are known exactly.
 
     python -m finetune hair --manifest data/manifest.jsonl --out runs/hair
-    python -m finetune hair --out runs/hair          # of what scikit-image brings: one person
+    python -m finetune hair --out runs/hair          # of the one person in scikit-image's pictures
 
-Photographed hair has no true alpha, only what somebody or something drew. Here strands
-(:mod:`.strands`) grow from the heads of people who were cut out, on grounds that are plain, of the
-hair's own colour, or busy. Of a person only what lies well inside the mask is taken, so that no
-colour of an old ground is part of it. The manifest names for each picture its alpha ("mask"), the
-file of the foreground's colours and the kind of ground. `compose` is another thing: it makes many
-everyday pictures like those that are trained on, with the masks' own edges.
+The true alpha of photographed hair is not known. Here strands (:mod:`.strands`) are drawn on the
+heads of people who were cut out, on a background that is plain, of the hair's own colour, or busy.
+Only the part of a person well inside the mask is taken, so that it has no colours of the old
+background. The manifest names for each picture its alpha ("mask"), the file of the foreground's
+colours and the kind of background ("ground"). `compose`, in contrast, makes everyday pictures with
+the masks' own edges.
 
-:mod:`.mattes` measures on what it makes; so does `evaluate`, the masks alone.
+Both :mod:`.mattes` and, for masks alone, `evaluate` measure on these pictures.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from ..data.splits import in_split
 from ..files import written_atomically
 from .strands import Field, Head, Pixels, Strand, find_head, grow, render
 
-#: Kinds of ground, in turn.
+#: Kinds of background, in turn.
 GROUNDS = ("plain", "similar", "busy")
 #: From this value on a mask's pixel is surely person.
 _SURE = 250
-#: How far the person's edge is drawn in, as a share of the picture's longer side.
+#: How far the person's edge moves inwards, as a share of the picture's longer side.
 _DRAWN_IN = 0.006
-#: Ground added beside a figure that does not reach that side, as a share of its longer side.
+#: Background added on a side that the figure does not reach, as a share of its longer side.
 _MARGIN = 0.2
-#: A side of which a figure covers more than this cuts it; otherwise it merely touches.
+#: A figure that covers more than this share of a side is cut off by it.
 _CUT = 0.25
-#: What is left of a scene's contrast where the ground is of the hair's colour.
+#: The factor of a scene's contrast in a background of the hair's colour.
 _FAINT = 0.25
 #: The person in skimage.data.astronaut(), well inside her outline, without the helmet: x, y.
 _ASTRONAUT = (
@@ -53,12 +53,12 @@ _ASTRONAUT = (
     (172, 151), (184, 149), (182, 132), (172, 126), (164, 113), (157, 94), (156, 70), (166, 53),
     (190, 38), (206, 25),
 )  # fmt: skip
-#: Pictures with nobody in them that scikit-image brings.
+#: Pictures of scikit-image with nobody in them.
 _SCENES = ("brick", "coffee", "grass", "gravel", "chelsea")
 
 
 class Person(NamedTuple):
-    """Somebody cut out, at the size they are shown at."""
+    """A person who is cut out, at the size at which they are shown."""
 
     #: (H,W) float32: above one half inside.
     body: Field
@@ -156,8 +156,8 @@ def picture(
 ) -> tuple[Pixels, Pixels, Pixels, list[Strand]]:
     """One picture, its alpha, its foreground's colours, and the strands it holds.
 
-    The picture is composed of the other two as they are stored, in 8 bits: what it holds beside
-    them is the ground, and a rounding to whole values.
+    The picture is composed of the other two as they are stored, in 8 bits, and of the background;
+    it is rounded to whole values.
 
     Returns:
         (H,W,3), (H,W) and (H,W,3) uint8; colours are black where alpha is 0.
@@ -190,7 +190,7 @@ def _ground(
     height, width = shape
     if kind == "plain":
         return np.broadcast_to(rng.integers(0, 256, 3).astype(np.float64), (height, width, 3))
-    # As much of the scene as has the picture's proportions.
+    # The largest part of the scene with the picture's proportions.
     scale = max(width / scene.width, height / scene.height)
     # Divided and multiplied again, it may be a hair's breadth more than there is.
     size = min(width / scale, scene.width), min(height / scale, scene.height)
@@ -204,12 +204,12 @@ def _ground(
 
 
 def _of_row(row: Row, side: int) -> Person | None:
-    """The person of a row's mask, or None if nobody's head can have hair."""
+    """The person of a row's mask; None if no head is found that can have hair."""
     return _person(load_image(row), np.asarray(load_alpha(row)) >= _SURE, side)
 
 
 def _astronaut(side: int, rng: np.random.Generator) -> Person:
-    """Eileen Collins, in a size that chance decides: NASA's portrait, public domain."""
+    """Eileen Collins at a random size: NASA's portrait, public domain."""
     image = _from_skimage("astronaut")
     drawn = Image.new("1", image.size)
     ImageDraw.Draw(drawn).polygon(_ASTRONAUT, fill=1)

@@ -1,4 +1,4 @@
-"""An evaluation's report as one HTML file that needs nothing else, not even a network."""
+"""An evaluation's report as one HTML file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def html(
 
 
 def template(name: str) -> Template:
-    """A page of this folder, whose values are text and no markup."""
+    """A template of this folder; its values are escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -83,7 +83,7 @@ def template(name: str) -> Template:
 
 
 def data_uri(image: Image.Image) -> str:
-    """A picture as JPEG inside of an address."""
+    """A picture as JPEG in a ``data:`` URL."""
     with io.BytesIO() as file:
         image.save(file, "JPEG", quality=_QUALITY)
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
@@ -112,7 +112,7 @@ def _parted(estimate: Mapping[str, Any], column: str) -> tuple[str, str]:
 
 
 def _table(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line per score; "verdict" where the interval of the difference leaves out zero."""
+    """A line per score, with a "verdict" if the interval of the difference excludes zero."""
     lines = []
     for metric, (title, more_is_better) in METRICS.items():
         if metric not in scores:

@@ -1,14 +1,13 @@
-r"""python -m finetune mattes: ways to cut people out, compared where the alpha is known exactly.
+r"""python -m finetune mattes: compare ways to cut people out where the alpha is known exactly.
 
     python -m finetune hair --manifest data --out runs/hair
     python -m finetune mattes --manifest runs/hair --before minmax:u2netp.onnx --out runs/mattes
 
-A cut-out is a mask and colours, and both are made in several ways (:mod:`.cutout_ways`): by rembg
-as its commands do it, without and with `-a` (alpha matting); by our `refine`, without and with
-decontaminated colours; and by closed-form matting that is told the true unknown band. All are
-measured in that band (:mod:`.matting`). `evaluate` compares two networks' masks on photos; here
-the network is one of several things that differ, and colours count. ``--out`` gets ``report.json``
-and ``report.md``.
+A cut-out is a mask and colours. The ways to make it (:mod:`.cutout_ways`) are rembg's commands,
+without and with `-a` (alpha matting); our `refine`, without and with decontaminated colours; and
+closed-form matting that gets the true unknown band. All are measured in that band
+(:mod:`.matting`). `evaluate` compares the masks of two networks on photos; here colours count, too.
+The command writes ``report.json`` and ``report.md`` to ``--out``.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from .evaluate import machine
 from .hair import GROUNDS
 from .measure import evenly, progress
 
-#: What is measured, how its column is headed, and what it is multiplied by there.
+#: The scores, their column titles in the table, and the factors by which they are shown.
 METRICS: dict[str, tuple[str, int]] = {
     "sad": ("SAD", 1),
     "mse": ("MSE · 10³", 1000),
@@ -47,7 +46,7 @@ METRICS: dict[str, tuple[str, int]] = {
     "conn": ("Conn", 1),
     "colour": ("colour · 10³", 1000),
 }
-#: Those whose interval the table has room for.
+#: The scores that the table shows with an interval.
 _WITH_INTERVAL = ("sad", "colour")
 
 
@@ -90,10 +89,10 @@ def mattes(
 def make_report(
     results: Sequence[Mapping[str, Any]], models: Mapping[str, Predictor], manifest: Path
 ) -> dict[str, Any]:
-    """Everything there is to say about a run, ready for JSON.
+    """The report of a run, ready for JSON.
 
-    Each way's scores have a mean with its interval, and "difference": what the way has more than
-    the first, paired by picture.
+    Each score of a way has a mean with its interval, and "difference": its difference from the
+    first way's, paired by picture.
     """
     pictures = [result for result in results if "ways" in result]
     if not pictures:
@@ -139,7 +138,7 @@ def tables(report: Mapping[str, Any]) -> str:
 
 
 def _cell(metric: str, score: Mapping[str, Any]) -> str:
-    """A mean; of what matters most, with the interval of its difference from the first way."""
+    """A mean, for some scores with the interval of its difference from the first way."""
     factor = METRICS[metric][1]
     text = f"{factor * score['mean']:.2f}"
     difference = score.get("difference")

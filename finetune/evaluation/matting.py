@@ -1,9 +1,9 @@
-"""How good a soft mask is: the errors of alpha matting, of the edge's colours, and haze.
+"""Measures of soft masks: the errors of alpha matting, of the colours at the edge, and haze.
 
 The four errors are those of Rhemann, Rother, Wang, Gelautz, Kohli and Rott, "A Perceptually
 Motivated Online Benchmark for Image Matting", CVPR 2009, with the parameters of the authors'
-evaluation code. They are summed or averaged over the *unknown band*: what is neither surely
-person nor surely background by the true matte, widened (:func:`unknown_band`). Masks are (H,W),
+evaluation code. They are summed or averaged over the *unknown band*, the widened part of the true
+matte that is neither surely person nor surely background (:func:`unknown_band`). Masks are (H,W),
 uint8 in 0…255 or float in 0…1, the predicted one first, at the picture's own size.
 """
 
@@ -32,15 +32,15 @@ _STEP, _VISIBLE = 0.1, 0.15
 
 
 def is_matte(truth: Mask) -> bool:
-    """Whether a true mask has soft edges, without which errors of softness mean nothing."""
+    """Whether a true mask has soft edges; without them the errors of matting mean nothing."""
     return float(_half(alpha(truth)).mean()) >= MATTE
 
 
 def unknown_band(truth: Mask, width: float = BAND) -> Binary:
-    """Where the true matte is half transparent, or turns from one side to the other, widened.
+    """The widened part of the true matte that is half transparent, and its contour.
 
-    As trimaps are made: all but what remains of the surely opaque and the surely transparent
-    after each is eroded by a square reaching ``width`` of the diagonal to every side.
+    It is made like a trimap: the surely opaque and the surely transparent part are eroded by a
+    square that reaches ``width`` of the diagonal to every side; the band is the rest.
 
     Shape:
         - truth: (H,W); returns (H,W) bool.
@@ -87,8 +87,8 @@ def connectivity_error(predicted: Mask, truth: Mask, unknown: Binary) -> float:
     """Conn: differences of how connected each pixel is, summed over ``unknown``, / 1000.
 
     A pixel is connected up to the highest of the levels 0, 0.1 … 1 at which it belongs to the
-    largest 4-connected region of what both mattes reach. It is the less connected the more its
-    alpha exceeds that level; an excess below 0.15 does not show.
+    largest 4-connected region where both mattes reach that level. The more its alpha exceeds the
+    level, the less connected it is; an excess below 0.15 does not count.
 
     Shape:
         - predicted, truth, unknown: (H,W).
@@ -108,7 +108,7 @@ def connectivity_error(predicted: Mask, truth: Mask, unknown: Binary) -> float:
 def colour_error(predicted: Mask, truth: Mask, unknown: Binary) -> float:
     """Mean absolute difference of the colours times alpha over ``unknown``, in 0…1.
 
-    Colours count as much as they show: where alpha is 0, any will do. 0 if nothing is unknown.
+    Colours count as far as they are visible: not at all where alpha is 0. 0 if nothing is unknown.
 
     Shape:
         - predicted, truth: (H,W,4) RGBA, colours not multiplied by alpha; unknown: (H,W).
@@ -123,7 +123,7 @@ def colour_error(predicted: Mask, truth: Mask, unknown: Binary) -> float:
 def haze(predicted: Mask, band: Binary) -> float:
     """Share of half-transparent pixels (5 to 95 %) away from every true contour, in 0…1.
 
-    Away is outside ``band``, the true mask's :func:`unknown_band`; 0 if nothing is.
+    Away means outside ``band``, the true mask's :func:`unknown_band`; 0 if nothing is outside.
 
     Shape:
         - predicted, band: (H,W).
@@ -143,7 +143,7 @@ def _half(values: Alpha) -> Binary:
 
 
 def _eroded(mask: Binary, reach: int) -> Binary:
-    """Erosion by a square of side 2·reach+1; the picture goes on outside as at its edge."""
+    """Erosion by a square of side 2·reach+1; the picture's edge is repeated outside."""
     eroded = mask.astype(np.uint8)
     for axis in (1, 0):
         eroded = ndimage.minimum_filter1d(eroded, 2 * reach + 1, axis=axis, mode="nearest")

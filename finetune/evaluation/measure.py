@@ -1,4 +1,4 @@
-"""Each picture's scores: two models on the rows of a manifest."""
+"""Measuring two models on the rows of a manifest: the scores of each picture."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..data.manifest import Row, load_alpha, load_image, open_image, read_manife
 from ..data.splits import in_split
 from ..files import file_sha256
 from ..predictors import Predictor
+from ..store import Store
 from . import matting, metrics
-from .results_file import ResultsFile
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run measures, apart from the two models."""
+    """The settings of a run, apart from the two models."""
 
     #: As given: a manifest or the folder that holds it.
     manifest: str
@@ -35,7 +35,7 @@ class Settings:
     #: How many pictures with people are also measured for visual consistency (five more passes
     #: each).
     consistency: int = 50
-    #: Where to look closer, of both models; None, the default or what a model's own name says.
+    #: The option ``crop`` of both models; None: the default, or what a model's own name says.
     crop: str | None = None
     #: Measure only so many pictures, evenly drawn from the split; None, all.
     limit: int | None = None
@@ -44,16 +44,16 @@ class Settings:
 
 
 def choose_rows(settings: Settings) -> list[Row]:
-    """The manifest's pictures of the split and sources asked for; things are none.
+    """The rows of the split and the sources, without distractors.
 
     Raises:
-        DataError: the manifest cannot be read, or nothing is left.
+        DataError: the manifest cannot be read, or there is no such row.
     """
     rows = [
         row
         for row in read_manifest(settings.manifest, check_files=False)
         if in_split(row, settings.split)
-        and not row.is_thing
+        and not row.is_distractor
         and (not settings.sources or row.source in settings.sources)
     ]
     if not rows:
@@ -62,38 +62,38 @@ def choose_rows(settings: Settings) -> list[Row]:
     return evenly(rows, settings.limit)
 
 
-def evenly(items: Sequence[T], count: int | None) -> list[T]:
-    """``count`` of the items at equal steps; all of them if there are fewer."""
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[index * len(items) // count] for index in range(count)]
+def evenly(values: Sequence[T], count: int | None) -> list[T]:
+    """``count`` of the values at equal steps; all of them if there are fewer."""
+    if count is None or count >= len(values):
+        return list(values)
+    return [values[index * len(values) // count] for index in range(count)]
 
 
 def measure(
     rows: Sequence[Row],
     models: dict[str, Predictor],
     settings: Settings,
-    results_file: ResultsFile | None = None,
+    store: Store | None = None,
 ) -> list[dict[str, Any]]:
-    """Each row's result, in order: its scores, or a "reason" it was set aside, or an "error".
+    """The result of each row, in order: scores, or the "reason" it was set aside, or an "error".
 
-    Results that ``results_file`` has already are taken from it.
+    Results that are in ``store`` are taken from it; new ones are put there.
     """
     people = [index for index, row in enumerate(rows) if not is_empty_scene(row)]
     measured = set(evenly(people, settings.consistency))
-    done = results_file.done if results_file else {}
+    done = store.items("pictures") if store else {}
 
     def work(index: int) -> dict[str, Any]:
         place = {"row": index, "image": _name(rows[index], settings)}
-        kept = done.get(index, {})
-        if kept.get("image") == place["image"]:  # else an earlier version chose other rows
+        if str(index) in done:
+            kept: dict[str, Any] = done[str(index)]
             return kept
         try:
             result = {**place, **_score(rows[index], models, index in measured)}
         except Exception as error:  # noqa: BLE001 - one bad picture must not end the run
             return {**place, "error": f"{type(error).__name__}: {error}"}
-        if results_file:
-            results_file.add(result)
+        if store:
+            store.put("pictures", str(index), result)
         return result
 
     with ThreadPoolExecutor(settings.workers) as pool:
@@ -101,7 +101,7 @@ def measure(
 
 
 def truth_of(row: Row) -> npt.NDArray[np.uint8]:
-    """The true mask of a row's picture, (H,W), 255 = person, soft where it is."""
+    """The true mask of a row's picture, (H,W) uint8, 255 = person; it may be soft."""
     return np.asarray(load_alpha(row))
 
 
@@ -119,11 +119,11 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
         "sha256": " ".join(file_sha256(file) for file in files),
         "source": row.source,
         "empty_scene": empty_scene,
-        # Of one person, where the manifest knows; otherwise from the mask's top to its foot.
+        # The largest person's, if the manifest states it; otherwise that of the whole mask.
         "height": row.extra.get("person_height") or _height(person),
         "area": float(person.mean()),
         "persons": row.extra.get("persons"),
-        # What `prepare` doubts about the mask; None where no detector has looked.
+        # `prepare`'s doubts about the mask; None if no detector has searched the picture.
         "flags": row.extra.get("flags", [] if row.was_searched else None),
     }
     unknown = matting.unknown_band(truth)
@@ -154,7 +154,7 @@ def _score(row: Row, models: dict[str, Predictor], consistency: bool) -> dict[st
 
 
 def left_open(row: Row, truth: npt.NDArray[np.uint8]) -> metrics.Binary | None:
-    """What of a picture does not count: whatever its trimap has beside the mask."""
+    """Where a picture does not count: (H,W), the part of its trimap outside the mask."""
     if row.bystanders is None:
         return None
     trimap = np.asarray(open_image(row.bystanders, row.where).convert("L"))
@@ -168,7 +168,7 @@ def left_open(row: Row, truth: npt.NDArray[np.uint8]) -> metrics.Binary | None:
 
 
 def is_empty_scene(row: Row) -> bool:
-    """Whether nobody is in a row's picture, by what it says."""
+    """Whether the row states that nobody is in the picture."""
     return row.is_scene or row.extra.get("persons") == 0
 
 
@@ -186,7 +186,7 @@ def _name(row: Row, settings: Settings) -> str:
 
 
 def progress(results: Iterable[T], total: int) -> Iterator[T]:
-    """The same results, and a bar on standard error that says how many there have been."""
+    """Yield the same results, and show a progress bar on standard error."""
     from rich.console import Console
     from rich.progress import track
 

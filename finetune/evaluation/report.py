@@ -12,11 +12,11 @@ from .bootstrap import compare
 
 #: Title of the slices by source among pictures whose mask `prepare` did not put in doubt.
 TRUSTED = "source, without doubt about the mask"
-#: One picture: "source", "empty_scene", "height", "area", "persons", "flags", and under
-#: "before" and "after" the scores of each model.
+#: The result of one picture: "source", "empty_scene", "height", "area", "persons", "flags", and the
+#: scores of each model under "before" and "after".
 Picture = Mapping[str, Any]
 
-#: Scores of pictures with people: name in tables, and whether more is better.
+#: Scores of pictures with people: their name in tables, and whether more is better.
 METRICS = {
     "iou": ("IoU", True),
     "boundary_iou": ("Boundary IoU", True),
@@ -37,10 +37,10 @@ AREAS = (0.02, 0.1, 0.25, 0.5, 1.0)
 
 
 def summarise(pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Overall, by slice, and for empty scenes: both models' means and their difference.
+    """Both models' means and their difference: overall, by slice, and for empty scenes.
 
-    Scores of masks are means over pictures with people. Empty scenes stand apart: for them
-    only the share left empty and the MAE say something.
+    Scores of masks are means over pictures with people. Empty scenes are reported separately, by
+    the share left empty, the MAE and the haze.
     """
     people = [picture for picture in pictures if not picture["empty_scene"]]
     scenes = [picture for picture in pictures if picture["empty_scene"]]
@@ -71,7 +71,7 @@ def slices_of(people: Sequence[Picture]) -> dict[str, dict[str, list[Picture]]]:
         "doubt about the mask": _by(people, _flags),
         TRUSTED: (_by(trusted, _source) if len(trusted) < len(people) else {}),
     }
-    # One slice is no slice: it repeats the overall numbers.
+    # A single slice would repeat the overall numbers.
     return {t: groups for t, groups in slices.items() if len(groups) > 1 or t == "source"}
 
 
@@ -86,21 +86,19 @@ def _scores(pictures: Sequence[Picture]) -> dict[str, Any]:
             scores[metric] = {
                 "pictures": len(measured),
                 **compare(before, after),
-                # How much of the distance to a perfect score is gone; negative: grew.
+                # By how much the distance to a perfect score shrank; negative: it grew.
                 "error_cut": float(1 - abs(perfect - after.mean()) / error) if error else None,
             }
     return scores
 
 
 def _empty_scenes(scenes: Sequence[Picture]) -> dict[str, Any]:
-    scores = {
+    return {
         "pictures": len(scenes),
         "left_empty": compare(*_values(scenes, "empty")),
         "mae": compare(*_values(scenes, "mae")),
+        "haze": compare(*_values(scenes, "haze")),
     }
-    if all("haze" in scene["after"] for scene in scenes):
-        scores["haze"] = compare(*_values(scenes, "haze"))
-    return scores
 
 
 def _values(pictures: Sequence[Picture], metric: str) -> tuple[Any, Any]:
@@ -127,7 +125,7 @@ def _range(share: float, ends: Sequence[float]) -> str:
     start = 0.0
     for end in ends:
         if share < end or end == ends[-1]:
-            if math.isinf(end):  # people whom the picture's edge cuts
+            if math.isinf(end):  # people who are cut off by the picture's edge
                 return f"{100 * start:.0f} % and more"
             return f"{100 * start:.0f}–{100 * end:.0f} %"
         start = end
@@ -143,6 +141,6 @@ def _persons(picture: Picture) -> str:
 
 
 def _flags(picture: Picture) -> str:
-    """By `prepare`'s flags: "unlabelled_person" means that the true mask leaves somebody out."""
-    flags = picture.get("flags")
+    """`prepare`'s flags in words; with "unlabelled person" somebody is not in the true mask."""
+    flags = picture["flags"]
     return "unknown" if flags is None else ", ".join(flags).replace("_", " ") or "none"

@@ -2,9 +2,9 @@
 
     python -m finetune report runs/mine
 
-Reads the record beside the run's newest checkpoint (``last.json``, or another of its records)
-and writes ``report.html`` into the folder: the loss of every step, each validated score over the
-steps, and all that the run was told. Works while the run goes on.
+It reads the record of the run's newest checkpoint (``last.json``, or another of its records) and
+writes ``report.html`` into the folder: the loss of every step, each validation score over the
+steps, and all arguments. It works while the run goes on.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def report(
     write_text(run / "report.html", run_html(record, run.name))
     best = max(record["history"], key=lambda entry: entry.get("score", 0), default=None)
     typer.echo(
-        f"{run / 'report.html'}: {record.get('step', len(record['losses']))} of "
-        f"{record.get('steps', '?')} steps, from {file.name}"
+        f"{run / 'report.html'}: {record['step']} of "
+        f"{record['steps']} steps, from {file.name}"
         + (f"; best score {best['score']:.4f} at step {best['step']}" if best else "")
     )
 
 
 def run_html(record: Mapping[str, Any], name: str) -> str:
-    """The page of a run's record: "losses", one a step, and "history", one entry a validation."""
+    """The page of a run's record, with its "losses" by step and its "history" of validations."""
     history = record["history"]
     keys = list(dict.fromkeys(key for entry in history for key in entry if key != "step"))
     charts = []
@@ -54,9 +54,9 @@ def run_html(record: Mapping[str, Any], name: str) -> str:
     facts = {key: value for key, value in record.items() if key not in ("losses", "history")}
     return template("run.html.jinja").render(
         name=name,
-        step=record.get("step", len(record["losses"])),
-        steps=record.get("steps"),
-        seconds=record.get("seconds"),
+        step=record["step"],
+        steps=record["steps"],
+        seconds=record["seconds"],
         charts=charts,
         facts=json.dumps(facts, indent=1, ensure_ascii=False),
     )
@@ -78,14 +78,14 @@ def _newest_record(run: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _averaged(losses: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Steps and losses, at most as many as a curve has points: means of as many in a row."""
+    """Steps and losses; if there are more than the points of a curve, means of equal parts."""
     parts = np.array_split(np.asarray(losses, np.float64), min(_POINTS, len(losses)))
     ends = np.cumsum([len(part) for part in parts])
     return ends.tolist(), [float(part.mean()) for part in parts]
 
 
 def _chart(title: str, steps: Sequence[float], values: Sequence[float]) -> dict[str, Any]:
-    """A curve scaled to 100 x 50, its ends in words, and its points for those who point at them."""
+    """A curve scaled to 100 x 50, its limits as text, and its points for tooltips."""
     finite = [value for value in values if np.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     last = max(*steps, 1)

@@ -1,9 +1,9 @@
 """Hair with exactly known alpha: strands drawn at eight times the size, and reduced.
 
-Every small pixel of the large drawing belongs to nobody, to the person's body or to one strand, so
-alpha is the share of small pixels that belong to somebody, and the foreground's colour their mean
-colour: exact, whatever the strands look like. Points are (x, y) in pixels of the reduced picture,
-whose top left corner is (0, 0).
+Every small pixel of the large drawing belongs to the background, to the person's body or to one
+strand. So alpha is the share of small pixels that are not background, and the foreground's colour
+is their mean colour: both are exact, whatever the strands look like. Points are (x, y) in pixels of
+the reduced picture, whose top left corner is (0, 0).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Pixels = npt.NDArray[np.uint8]
 FACTOR = 8
 #: Widths of strands at their roots, in pixels.
 WIDTHS = (0.3, 3.0)
-#: A head of a smaller radius, in pixels, has no hair to speak of.
+#: A head of a smaller radius, in pixels, gets no hair.
 SMALLEST_HEAD = 10.0
-#: Strands of a lock go the same way.
+#: The strands of a lock run alike.
 _LOCK = 8
 #: A disc that touches the figure's top is the head; a chest is deeper below it than it is wide.
 _ROUND = 0.7
@@ -45,7 +45,7 @@ class Strand(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What lies before the ground."""
+    """The part of a picture in front of the background."""
 
     #: (H,W) float64 in 0…1.
     alpha: npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ class Layer(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The largest disc in a figure that nearly touches its top."""
+    """A head: the largest disc in a figure that nearly touches its top."""
 
     x: float
     y: float
@@ -63,7 +63,7 @@ class Head(NamedTuple):
 
 
 def render(body: Field, rgb: Pixels, strands: Sequence[Strand]) -> Layer:
-    """The person's body, where ``body`` is above one half, and ``strands`` over it.
+    """The person's body, where ``body`` is above one half, with ``strands`` drawn over it.
 
     Shape:
         - body: (H,W) in 0…1, interpolated between the middles of pixels; rgb: (H,W,3).

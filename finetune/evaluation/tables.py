@@ -8,12 +8,12 @@ from typing import Any
 from .report import METRICS
 
 _COLUMNS = ("before", "after", "difference")
-#: Scores that a line per slice has no room for.
+#: Scores for which the tables by slice have no room.
 _NOT_BY_SLICE = ("mae", "missed", "sad", "mse", "grad", "conn")
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report as Markdown, complete with what it was measured on."""
+    """The report as Markdown, with the pictures it was measured on."""
     before, after = (report["models"][model] for model in ("before", "after"))
     parts = [
         f"# {before['spec']} → {after['spec']}",
@@ -47,9 +47,8 @@ def tables(report: Mapping[str, Any]) -> str:
         scenes = report["empty_scenes"]
         title = "Empty scenes left empty (mask under 0.5 % of the picture)"
         parts.append(share_line(title, scenes["left_empty"], scenes["pictures"]))
-        if "haze" in scenes:
-            title = "Half-transparent pixels in them"
-            parts.append(share_line(title, scenes["haze"], scenes["pictures"]))
+        title = "Half-transparent pixels in them"
+        parts.append(share_line(title, scenes["haze"], scenes["pictures"]))
     parts += [slice_table(title, groups) for title, groups in report["slices"].items()]
     return "\n\n".join(parts)
 
@@ -93,8 +92,8 @@ def slowdown(seconds: Mapping[str, float]) -> str:
 def crop_table(reports: Sequence[Mapping[str, Any]]) -> str:
     """One line per report on a `crop` setting: what a closer look gains, and what it costs.
 
-    Where only some of the pictures have masks without doubt, those have a line of their own.
-    Boundary IoU is left out: the rim it looks at is wider than a small figure.
+    If only some of the pictures have masks without doubt, these have a line of their own. Boundary
+    IoU is left out: its rim is wider than a small figure.
     """
     lines = [
         "| pictures | | crop | IoU | error 1−IoU cut | time |",

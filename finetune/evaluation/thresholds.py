@@ -1,7 +1,7 @@
-"""What each value of a threshold gains and costs, with the network asked once a look.
+"""Fitting thresholds: what each value gains and costs, without running the network again.
 
-The pipeline itself runs, under each of many settings; a network that remembers its answers makes
-that cheap. Thresholds are tried one after the other, the others staying as they are.
+The whole pipeline runs with each of many settings; that is cheap because the network's answers are
+remembered. One threshold after the other is tried, while the others stay as they are.
 """
 
 from __future__ import annotations
@@ -36,26 +36,27 @@ GRID: Mapping[str, Sequence[float]] = {
     "margin": (0.1, 0.15, 0.25, 0.35, 0.5),
     "min_crop": (32, 64, 96, 128),
 }
-#: Those that hold wherever nobody says otherwise; the environment is not asked.
+#: The default options; the environment is not asked.
 _OPTIONS = Options()
-#: Of these a change asks the network nothing, or little, that it was not asked before.
+#: Thresholds whose change needs no or few new answers of the network.
 CHEAP = ("floor", "sure", "haze")
-#: All thresholds are tried so many times at most.
+#: How many times all thresholds are tried at most.
 PASSES = 3
 
 
 class RememberingNetwork:
-    """A network under other settings that is asked each look but once.
+    """A network with other settings that remembers its answers.
 
     Args:
-        network: what is asked.
-        settings: what the pipeline is to take from it.
-        answers: by a look's content; shared by those that are to share them. One takes 150 KB.
+        network: the network that is asked.
+        settings: the settings that the pipeline gets from it.
+        answers: by the content of the network's input; several networks may share them. One
+            takes 150 KB.
     """
 
     def __init__(self, network: Network, settings: Settings, answers: dict[bytes, Array]) -> None:
         self._network, self.settings, self._answers = network, settings, answers
-        #: How many looks were asked for, whether remembered or not.
+        #: How many answers were asked for, whether remembered or not.
         self.looks = 0
 
     def __call__(self, batch: Array) -> Array:
@@ -69,11 +70,12 @@ class RememberingNetwork:
 
 
 class Score(NamedTuple):
-    """How good the mask of one picture is."""
+    """The scores of the mask of one picture."""
 
-    #: Whether nobody is in the picture.
+    #: Whether the picture is an empty scene.
     is_scene: bool
-    #: A scene is not left empty; people are missed: :func:`.metrics.is_empty`, ``is_missed``.
+    #: Whether a scene is not left empty, or people are missed; :func:`.metrics.is_empty` and
+    #: ``is_missed``.
     wrong: bool
     #: Of people, else NaN.
     iou: float
@@ -91,7 +93,7 @@ class Trials:
     """Pictures, and their scores under each of the settings that were tried.
 
     Args:
-        network: what is asked; about 150 KB a look are kept of its answers.
+        network: the network that is asked; about 150 KB are kept of each answer.
         rows: pictures with people, and empty scenes.
         workers: pictures in work at a time.
     """
@@ -100,11 +102,11 @@ class Trials:
         self._network, self._rows, self._workers = network, rows, workers
         self._answers: list[dict[bytes, Array]] = [{} for _ in rows]
         self._scores: list[dict[Settings, Score]] = [{} for _ in rows]
-        #: By number of the picture, why it could not be measured.
+        #: Why a picture could not be measured, by its number.
         self.failures: dict[int, str] = {}
 
     def run(self, candidates: Iterable[Settings], advance: Callable[[], None]) -> None:
-        """Measure whatever is not known of these; call ``advance`` after each picture."""
+        """Measure with those that are not known yet; call ``advance`` after each picture."""
         candidates = list(candidates)
 
         def work(number: int) -> None:
@@ -121,7 +123,7 @@ class Trials:
             list(pool.map(work, range(len(self._rows))))
 
     def scores(self, settings: Settings) -> list[Score]:
-        """Of every picture that could be measured, in order; the same under all settings."""
+        """The scores of all pictures that could be measured, in the same order for all settings."""
         return [scores[settings] for scores in self._scores if settings in scores]
 
     def _measure(self, number: int, wanted: Sequence[Settings]) -> None:
@@ -152,7 +154,7 @@ class Trials:
 
 
 def summary(scores: Sequence[Score], scenes: float) -> dict[str, float]:
-    """What settings gain and cost, ``scenes`` being how much empty ones count in "score"."""
+    """What settings gain and cost; ``scenes`` is the weight of empty scenes in "score"."""
     empty, people = _apart(scores)
     ghosts = sum(score.wrong for score in empty)
     return {
@@ -168,7 +170,7 @@ def summary(scores: Sequence[Score], scenes: float) -> dict[str, float]:
 
 
 def standard_error(one: Sequence[Score], other: Sequence[Score], scenes: float) -> float:
-    """That of the difference of two scores, paired by picture."""
+    """The standard error of the difference of two scores, paired by picture."""
     groups = zip(_apart(one), _apart(other), (scenes, 1 - scenes), strict=True)
     total = 0.0
     for first, second, weight in groups:
@@ -185,19 +187,19 @@ def fit(
     scenes: float,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[Settings, dict[str, list[dict[str, Any]]]]:
-    """The settings that serve best, and a table for each threshold.
+    """The best settings, and a table for each threshold.
 
-    One threshold after the other takes the value with the highest score; its own one stays if
-    the best is not better by more than one standard error of the difference, as chance may make
-    it (the rule of Breiman et al., "Classification and Regression Trees", 1984). All of them come
-    again, up to :data:`PASSES` times, until none changes.
+    One threshold after the other gets the value with the highest score. It keeps its present value
+    if the best is not better by more than one standard error of the difference (the rule of Breiman
+    et al., "Classification and Regression Trees", 1984). This is repeated until no threshold
+    changes, at most :data:`PASSES` times.
 
     Returns:
         The settings; and by threshold a row for each value as it was tried last, with
         :func:`summary` and "standard_error" of the difference from the value before.
 
     Raises:
-        DataError: people or empty scenes are missing, and thresholds trade these for those.
+        DataError: there are no people or no empty scenes; thresholds trade one for the other.
     """
     chosen, tables = start, {}
     for _ in range(PASSES):
@@ -235,7 +237,7 @@ def _table(
 
 
 def _candidates(settings: Settings, name: str) -> list[Settings]:
-    """With each value of the grid and the present one, those that are possible, ascending."""
+    """The possible settings with each value of the grid and the present one, ascending."""
     values = sorted({*GRID[name], getattr(settings, name)})
     tried = (_changed(settings, name, value) for value in values)
     return [changed for changed in tried if changed is not None]

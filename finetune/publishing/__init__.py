@@ -1,1 +1,1 @@
-"""From weights to what users get: `export`, and `card`, which writes the documents."""
+"""From weights to releases: `calibrate`, `export`, and `card`, which writes the documents."""

@@ -1,11 +1,12 @@
-"""Thresholds for a set of weights, chosen on held-back pictures and stored in its file.
+"""python -m finetune calibrate: fit thresholds to weights and store them in the weights' file.
 
     python -m finetune calibrate runs/mine/u2net_finetuned.pth --manifest data \
         --out report.json --write runs/mine/u2net_finetuned.pth
 
-Each threshold of :class:`u2net_human_plugin.settings.Settings` takes the best of a few values
-(:mod:`..evaluation.thresholds`); the table says what each of them gains and costs. Test pictures
-are never looked at. `export` puts what is stored with a checkpoint into the ONNX file.
+Each threshold of :class:`u2net_human_plugin.settings.Settings` gets the best of a few values
+(:mod:`..evaluation.thresholds`), measured on held-back pictures; the tables show what each value
+gains and costs. Test pictures are not used. `export` copies the settings of a checkpoint into the
+ONNX file.
 """
 
 from __future__ import annotations
@@ -106,15 +107,15 @@ def calibrate(
 
 
 def held_back_rows(manifest: str) -> list[Row]:
-    """The held-back pictures, people and empty scenes; of masks that leave somebody out, none.
+    """The held-back rows, people and empty scenes, without those whose mask lacks somebody.
 
     Raises:
-        DataError: the manifest cannot be read, or has none of one of the two kinds.
+        DataError: the manifest cannot be read, or one of the two kinds is missing.
     """
     rows = [
         row
         for row in read_manifest(manifest, check_files=False)
-        if in_split(row, "val") and not row.is_thing and not row.has_unlabelled_person
+        if in_split(row, "val") and not row.is_distractor and not row.has_unlabelled_person
     ]
     empty = sum(map(is_empty_scene, rows))
     if not 0 < empty < len(rows):
@@ -127,7 +128,7 @@ def held_back_rows(manifest: str) -> list[Row]:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The tables of a report; what was there before is in brackets, what was chosen bold."""
+    """The tables of a report; the present value is in brackets, the chosen one bold."""
     lines = [
         f"{report['pictures']} held-back pictures, {report['empty_scenes']} of them empty scenes, "
         f"which count {report['scenes_count']:g} of the score."

@@ -1,4 +1,4 @@
-"""The model card and README's results, from the weights' provenance and evaluation reports.
+"""python -m finetune card: model card and README's tables, from provenance and reports.
 
     python -m finetune evaluate --before minmax:u2netp.onnx --after bundled … --out report
     cp report/report.json model_cards/results/photos.json
@@ -6,9 +6,9 @@
     python -m finetune card --before minmax:u2netp.onnx --photos package
 
 Reports on the option `crop` (--before 'bundled?crop=off' --after 'bundled?crop=self') belong into
-``model_cards/results/crop``. Numbers get into the documents this way only. ``--before`` redraws
-the pictures, too; ``--photos`` is the unpacked package that the front picture's photos come with.
-``--check`` says whether all are up to date.
+``model_cards/results/crop``. All numbers in the documents come from this command. ``--before``
+redraws the pictures, too; ``--photos`` is the unpacked package with the front picture's photos.
+``--check`` tests whether all are up to date.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _RESULTS = Path("results")
 _CROP_RESULTS = _RESULTS / "crop"
 #: Of `python -m finetune benchmark plugin`, not of an evaluation.
 _BENCHMARK = "benchmark.json"
-#: A slice of fewer pictures is no ground for a statement.
+#: A slice of fewer pictures is too small for a statement.
 _ENOUGH = 5
 
 
@@ -126,7 +126,7 @@ def read_reports(folder: Path, onnx_sha256: str, results: Path = _RESULTS) -> li
                 f"{path}: judges weights with SHA-256 {judged}, but the bundled ones have "
                 f"{onnx_sha256}; run `python -m finetune evaluate --after bundled` again."
             )
-        # What comes after a full stop tells reports on the same pictures apart.
+        # The part of the name after a full stop distinguishes reports on the same pictures.
         title = path.stem.partition(".")[0].replace("_", " ").capitalize()
         file = (results / path.name).as_posix()
         reports.append({**report, "title": title, "file": file})
@@ -162,7 +162,7 @@ def render_card(
         provenance=provenance[weights.MODEL_NAME],
         averaged=sum("share" in record for record in provenance.values()),
         settings=_bundled_settings(),
-        runs=[{**run, "command": training_command(run["arguments"])} for run in runs],
+        runs=runs,
         reports=[
             {
                 **report,
@@ -185,7 +185,7 @@ def render_card(
 
 
 def _benchmark(folder: Path) -> dict[str, Any] | None:
-    """What predictions cost, if that was measured."""
+    """The report of `benchmark plugin`, if there is one."""
     path = folder / CARD.parent / "results" / _BENCHMARK
     report: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.is_file() else None
     return report
@@ -212,29 +212,15 @@ def weakest(reports: Sequence[Mapping[str, Any]], count: int = 5) -> str:
     return slice_table("slice", {name: scores for _, name, scores in lowest})
 
 
-def training_command(arguments: Mapping[str, Any]) -> str:
-    """The command line that a training record's arguments stand for."""
-    words = ["python", "-m", "finetune", "train"]
-    for name, value in arguments.items():
-        if name == "recipe":  # a file's content, which the record holds in full
-            continue
-        option = "--" + {"manifests": "manifest"}.get(name, name).replace("_", "-")
-        values = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
-        for entry in values if isinstance(values, list) else [values]:
-            if entry is not None:
-                words += [option, str(entry)]
-    return shlex.join(words)
-
-
 def evaluation_command(report: Mapping[str, Any]) -> str:
     """The command line that wrote ``report``."""
     settings = report["settings"]
     words = ["python", "-m", "finetune", "evaluate", "--manifest", settings["manifest"]]
     words += ["--split", settings["split"]]
-    for source in settings.get("sources", ()):
+    for source in settings["sources"]:
         words += ["--source", source]
     for name in ("limit", "crop"):
-        if settings.get(name) is not None:
+        if settings[name] is not None:
             words += [f"--{name}", str(settings[name])]
     for model in ("before", "after"):
         words += [f"--{model}", report["models"][model]["spec"]]
@@ -261,7 +247,7 @@ def _eval_results(reports: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
 
 
 def _sources(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What the weights were trained on: terms as known, or as the manifest states them."""
+    """The sources of the training pictures; terms as known, or as the manifest states them."""
     known = json.loads((folder / "sources.json").read_text("utf-8"))
     used: dict[str, Any] = {}
     for run in runs:

@@ -1,8 +1,8 @@
-"""The pictures of model card and README, all of photos that may be shown.
+"""The pictures of model card and README, made of photos that may be shown.
 
-``people.jpg`` and ``options.jpg`` show photos that ``front_photos.json`` lists, which come with a
-package that is not installed here; ``examples.jpg`` shows what scikit-image brings.
-``drawn.json`` says which weights drew each, and how much of each photo they mark.
+``people.jpg`` and ``options.jpg`` show the photos that ``front_photos.json`` lists, which come with
+a package that is not installed here; ``examples.jpg`` shows pictures of scikit-image.
+``drawn.json`` states which weights drew each sheet, and how much of each photo they mark.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OPTIONS = {
 
 
 def draw(folder: Path, before: str, photos: Path | None = None) -> None:
-    """Draw the sheets into the model card's ``folder``, and note in ``drawn.json`` by what.
+    """Draw the sheets into the model card's ``folder``; ``drawn.json`` notes the weights.
 
     Args:
         folder: where the sheets and ``front_photos.json`` lie.
@@ -64,7 +64,7 @@ def draw(folder: Path, before: str, photos: Path | None = None) -> None:
 
 
 def drawn(folder: Path) -> dict[str, Any]:
-    """Of each sheet the weights that drew it; of ``examples.jpg`` what share both models mark."""
+    """The weights that drew each sheet; for ``examples.jpg``, the shares that both models mark."""
     path = folder / DRAWN
     record: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return record
@@ -77,7 +77,7 @@ def outdated_sheets(folder: Path) -> list[str]:
 
 
 def front_photos(folder: Path, sheet: str | None = None) -> list[dict[str, str]]:
-    """Of each photo in a sheet, or in all: file in its package, SHA-256, package and terms."""
+    """The photos of a sheet, or of all: file in the package, SHA-256, package and terms."""
     path = folder / FRONT_PHOTOS
     listed: list[dict[str, str]] = json.loads(path.read_text("utf-8")) if path.is_file() else []
     return [photo for photo in listed if sheet in (None, photo["sheet"])]

@@ -1,4 +1,4 @@
-"""From a checkpoint to weights that both hosts use at once.
+"""python -m finetune export: make a checkpoint the weights that both hosts use.
 
     python -m finetune export runs/first/u2net_finetuned.pth --manifest data
 
@@ -37,7 +37,7 @@ NAME = weights.MODEL_NAME
 
 
 class WorseError(PluginError):
-    """The new weights are worse than those they would replace."""
+    """The new weights are worse than those that they would replace."""
 
 
 def export(
@@ -76,12 +76,12 @@ def export(
         record = build(checkpoint, Path(staging), decoder, licence)
         files = {"onnx": Path(staging) / f"{NAME}.onnx"}
         if manifest is not None:
-            # Consistency plays no part in the decision and costs ten passes a picture.
+            # Consistency does not count for the decision, and costs ten passes a picture.
             settings = Settings(manifest, split, consistency=0, limit=limit, workers=workers)
             before = replaces or _present(folder)
             record["gate"] = compare(files["onnx"], before, settings, force)
         record = portable(record)
-        if bundle:  # users read a checksum; the story stays in the repository
+        if bundle:  # users need only the checksum; the provenance stays in the repository
             story = Path(u2net_human_plugin.__file__).parents[1] / PROVENANCE
             records = flat({**record, "sha256": _checksums(files)})
             write_text(story, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
@@ -140,8 +140,8 @@ def build(
 def compare(onnx: Path, before: str, settings: Settings, force: bool) -> dict[str, Any]:
     """Measure new weights against ``before`` and return the report, with any objections.
 
-    Pictures whose mask, by the manifest's flags, leaves somebody out are no judges: there,
-    who marks everybody is wrong.
+    Pictures whose mask, by the manifest's flags, lacks somebody are left out: on them, a model
+    that marks everybody would be wrong.
 
     Raises:
         WorseError: they are worse (:func:`.regressions.objections`) and not forced, or
@@ -168,7 +168,7 @@ def _checksums(files: Mapping[str, Path]) -> dict[str, str]:
 def portable(value: Any) -> Any:
     """``value`` with every absolute path in it cut to its last part.
 
-    The record travels with the weights; where somebody keeps their files does not.
+    The record is published with the weights, the paths of this machine are not.
     """
     if isinstance(value, dict):
         return {key: portable(entry) for key, entry in value.items()}

@@ -58,8 +58,8 @@ def write_onnx(
     """Write ``model`` as ONNX and return its largest difference from torch.
 
     The file has one input ``image`` (N,3,size,size), of the network's own size if it has one,
-    else of the settings', and one output ``alpha`` (N,1,h,w) float32 in 0…1; ``settings``, None
-    being the defaults, stand in its metadata. ``model`` is :func:`rounded`, in place.
+    else of the settings', and one output ``alpha`` (N,1,h,w) float32 in 0…1; ``settings`` (None:
+    the defaults) are in its metadata. ``model`` is :func:`rounded`, in place.
     The file is written under a temporary name and renamed only after the parity check.
 
     Raises:
@@ -105,9 +105,9 @@ def write_onnx(
 
 
 def _without_notes(proto: Any) -> Any:
-    """Remove, in place, what the exporter adds for debugging: a tenth of the lite file.
+    """Remove, in place, the exporter's notes for debugging: a tenth of the lite file.
 
-    That is the Python source line of every node, names of intermediate shapes and the
+    These are the Python source line of every node, names of intermediate shapes and the
     exported program's signature. No runtime reads them.
     """
     graph = proto.graph

@@ -1,13 +1,13 @@
 """How the bundled weights were made: ``model_cards/provenance.json``, flat.
 
-One record for every set of weights on the way, by an id, oldest first and the bundled ones last. A
-record names its parents by theirs:
+It has one record for each set of weights that led to the bundled ones, oldest first, by an id. A
+record names its parents by their ids:
 
     {"u2net_wide-1f0c2a9b": {"arguments": {…}, "steps": 2482, …, "parents": []},
      "u2net_human_ft": {"sha256": {…}, …, "parents": [{"id": "u2net_wide-1f0c2a9b", …}]}}
 
-A record with "arguments" is a training run. "share" makes one of two parents, the second weighing
-so much. Of weights whose making is not known, the record has the file's name alone.
+A record with "arguments" is a training run. One with "share" is the average of two parents, of
+which the second has this weight. The record of weights of unknown origin has the file's name only.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from u2net_human_plugin.weights import MODEL_NAME
 PROVENANCE = Path("model_cards/provenance.json")
 
 Records = dict[str, dict[str, Any]]
-#: What tells members of an ensemble apart, kept with the parent's id.
+#: Facts of an ensemble's member, kept with the parent's id.
 _MEMBER = ("variant", "size", "weight", "limit")
-_NESTED = ("started_from", "interpolated", "ensemble_of", "training")
+_NESTED = ("started_from", "averaged", "ensemble_of", "training")
 
 
 def flat(record: Mapping[str, Any]) -> Records:
-    """The records in an export's record, whose "training" holds its ancestors' one in another.
+    """The records that are nested in an export's record under "training", flat.
 
-    One that led here by several ways (once on, once mixed in) comes once.
+    A set of weights that is an ancestor in several ways comes once.
     """
     records: Records = {}
     made_from = _add(records, record.get("training"), record["made_from"])
@@ -62,7 +62,7 @@ def read_provenance(folder: Path, onnx_sha256: str) -> Records:
 
 
 def training_runs(records: Records) -> list[dict[str, Any]]:
-    """The runs that made the weights, first to last; none: not fine-tuned."""
+    """The training runs that made the weights, first to last; none if they are not fine-tuned."""
     return [record for record in records.values() if "arguments" in record]
 
 
@@ -81,9 +81,9 @@ def _add(records: Records, record: Mapping[str, Any] | None, file: str) -> str:
     if earlier := record.get("started_from"):
         parents = [{"id": _add(records, earlier, start)}]
     added = _put(records, {**_own(record), "parents": parents}, file)
-    for step in record.get("interpolated", ()):
+    for step in record.get("averaged", ()):
         if parents and "training" not in step and Path(step["before"]).name == Path(start).name:
-            other = parents[0]["id"]  # `interpolate` leaves out what the run says already
+            other = parents[0]["id"]  # `average` leaves out what the run says already
         else:
             other = _add(records, step.get("training"), step["before"])
         pair = [{"id": other}, {"id": added}]

@@ -12,7 +12,7 @@ from ..evaluation.report import TRUSTED
 from ..evaluation.tables import share_line, slice_table, slowdown
 from .provenance import Records, training_runs
 
-#: Sources of test photos in plain words: everyday photos first, what is most like the training
+#: Sources of test photos in plain words: everyday photos first, those most like the training
 #: pictures last.
 PHOTOS = {
     "coco": "everyday photos, everybody in them counts",
@@ -25,7 +25,7 @@ PHOTOS = {
 
 
 def against_rembg(reports: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The reports whose "before" is what rembg's users have; others measure "after" again."""
+    """The reports whose "before" is a model as rembg runs it."""
     return [report for report in reports if is_against_rembg(report)]
 
 
@@ -56,7 +56,7 @@ def render_front(
     crops: Sequence[Mapping[str, Any]] = (),
     benchmark: Mapping[str, Any] | None = None,
 ) -> str:
-    """The five lines that a visitor reads first."""
+    """The table at the top of README."""
     size = f"{len(weights.bundled().read()) / 1e6:.1f} MB of weights"
     against = against_rembg(reports)
     if official := next((r["models"]["before"].get("bytes") for r in against), None):
@@ -92,7 +92,7 @@ def _how_good(reports: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _change(scores: Mapping[str, Any], scale: float, digits: str, unit: str) -> str:
-    """Before → after [interval of the difference], the better one bold if it surely is better."""
+    """Before → after [interval of the difference]; bold if it is better by the interval."""
     before, after = (f"{scale * scores[k]['mean']:{digits}}{unit}" for k in ("before", "after"))
     low, high = (scores["difference"][key] for key in ("low", "high"))
     if low is None or high is None:  # a single picture
@@ -121,12 +121,12 @@ def _on_small_figures(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"{report['title'].lower()}, looked at closer: {slowdown(report['seconds_per_picture'])}"
         for report in reports
-        if report.get("seconds_per_picture") and report["models"]["after"]["kind"] == "bundled"
+        if report["seconds_per_picture"] and report["models"]["after"]["kind"] == "bundled"
     ]
 
 
 def render_results(provenance: Records, reports: Sequence[Mapping[str, Any]]) -> str:
-    """What stands between README's markers of results."""
+    """The text between README's markers of results."""
     parts = []
     if not training_runs(provenance):
         parts.append("The bundled weights are the official U²-Netp, not yet fine-tuned.")

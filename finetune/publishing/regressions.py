@@ -1,4 +1,4 @@
-"""Whether new weights may take the place of old ones."""
+"""The guard of `export`: whether new weights may replace old ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from ..evaluation.report import METRICS
 
 #: Scores that new weights must not make worse. The first three are of masks cut at one half; the
-#: last, of which less is better, also sees people who become transparent, and haze around them.
+#: last, of which less is better, also covers people who become transparent, and haze around them.
 GUARDED = ("iou", "boundary_iou", "boundary_accuracy", "mae")
-#: A mean may get worse by this much unpunished, whatever the interval says.
+#: A mean may get worse by this much, whatever the interval is.
 TOLERATED = 0.002
 #: A mean must not get worse by more than this, even where the interval reaches beyond zero.
 UNBEARABLE = 0.01

@@ -20,12 +20,12 @@ from .provenance import PROVENANCE
 
 
 def export_settings(checkpoint: Path, size: int | None, licence: str | None) -> Settings:
-    """What a file made from a checkpoint is to hold: the checkpoint's settings, else defaults.
+    """The settings for a file made from a checkpoint: those of the checkpoint, else the defaults.
 
     Args:
-        checkpoint: its settings are those stored with it.
-        size: the side of the input that the network fixes itself; None, it fixes none.
-        licence: takes the place of what the settings say of terms.
+        checkpoint: the file; its settings are stored with it.
+        size: the side of the input that the network itself fixes; None if it fixes none.
+        licence: replaces the licence in the settings.
     """
     settings = settings_of(stored_settings(checkpoint), size)
     return settings if licence is None else replace(settings, licence=licence)
@@ -34,12 +34,12 @@ def export_settings(checkpoint: Path, size: int | None, licence: str | None) -> 
 def store_settings(weights: Path, settings: Settings) -> None:
     """Put ``settings`` into an ONNX file, or beside a checkpoint into its JSON twin.
 
-    Of an ONNX file nothing else changes. Where a JSON file of its name holds its checksum, as
-    `export` writes it, both are replaced as one; of the bundled file, also the checksum in the
+    Nothing else of an ONNX file changes. If a JSON file of the same name holds its checksum, as
+    `export` writes it, both are replaced as one; for the bundled file, also the checksum in the
     provenance. If anything cannot be written, the file stays as it was.
 
     Raises:
-        WeightsError: there is no such file, or it is no ONNX file.
+        WeightsError: there is no such file, or it is not an ONNX file.
     """
     if not weights.is_file():
         raise WeightsError(f"{weights}: no such file to store settings with.")
@@ -72,7 +72,7 @@ def store_settings(weights: Path, settings: Settings) -> None:
 
 
 def add_settings(proto: Any, settings: Settings) -> None:
-    """Put ``settings`` into an ONNX model's metadata, in place of what stands there."""
+    """Put ``settings`` into an ONNX model's metadata, instead of those that are there."""
     kept = {entry.key: entry.value for entry in proto.metadata_props if entry.key != KEY}
     del proto.metadata_props[:]
     for key, value in {**kept, KEY: settings.to_json()}.items():

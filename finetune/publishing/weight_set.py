@@ -1,8 +1,8 @@
 """A weights set on disk: ``NAME.onnx``, ``NAME.pth`` and the ``NAME.json`` that describes both.
 
-Three files cannot be renamed at one moment, so a reader goes by the JSON: the checksums in
-it say which contents belong together, and "files", while it is there, under which names
-they lie. Every state between two steps of :func:`install` is one whole set.
+Three files cannot be renamed in one step, so readers go by the JSON: its checksums state which
+contents belong together, and "files", while it is there, under which names they are. After every
+step of :func:`install` there is one whole set.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 
 from ..files import TEMPORARY, file_sha256, write_text, written_atomically
 
-#: So many digits of its checksum are in a content's interim name.
+#: How many digits of the checksum are in an interim file name.
 _SHOWN = 12
 
 
 def install(folder: Path, name: str, files: Mapping[str, Path], record: Mapping[str, Any]) -> Path:
     """Put ``files`` (by suffix: "onnx", "pth") into ``folder`` as the set ``name``.
 
-    A process killed at any moment leaves the old set or the new one, whole; what it left
-    half done is cleared away by the next call. Returns the path of the JSON.
+    A process that is killed at any moment leaves either the old or the new set, whole; the next
+    call removes its unfinished files. Returns the path of the JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder, name)
@@ -62,7 +62,7 @@ def read(folder: Path, name: str) -> dict[str, tuple[Path, str]]:
 
 
 def _clear(folder: Path, name: str) -> None:
-    """Remove what a killed call left: temporary files, and contents nothing refers to."""
+    """Remove what a killed call left: temporary files, and files that nothing refers to."""
     valid = {path for path, _ in read(folder, name).values()}
     ours = re.compile(rf"{name}\.[0-9a-f]{{{_SHOWN}}}\.\w+|\.{name}\..*{re.escape(TEMPORARY)}")
     for path in folder.iterdir():

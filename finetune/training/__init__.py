@@ -1,4 +1,4 @@
-"""From a data set to weights: `train`, `average`, and `compose`, which renders composites.
+"""From a data set to weights: `train`, `average`, `ensemble`, and `compose` for composites.
 
-Imports :mod:`..data`, and of :mod:`..evaluation` the metrics.
+Imports :mod:`..data` and the metrics of :mod:`..evaluation`.
 """

@@ -1,16 +1,16 @@
-r"""python -m finetune average: between the starting weights and the fine-tuned ones.
+r"""python -m finetune average: the weighted mean of starting weights and fine-tuned ones.
 
-A step back towards the pretrained network keeps most of what fine-tuning gained and gives
-back some of what it lost on pictures unlike the training set (Wortsman et al., "Robust
+It keeps most of what fine-tuning gained and brings back some of what it lost on pictures unlike
+the training set (Wortsman et al., "Robust
 fine-tuning of zero-shot models", CVPR 2022, arXiv:2109.01903).
 
     python -m finetune average u2netp.onnx runs/people/u2net_finetuned.pth \
         --share 0.7 --temperature 0.6 --out runs/blend/u2net_finetuned.pth
 
-A network between two others is less sure of itself than both: a haze of low alpha remains in
-backgrounds, and people turn slightly transparent. A temperature below one makes it sure again
-(Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599) and moves
-no contour; the one with the lowest mean absolute error in `evaluate` is right.
+The mean of two networks is less confident than both: a haze of low alpha remains in backgrounds,
+and people turn slightly transparent. A temperature below one corrects that (Guo et al., "On
+Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599) and moves no contour; take the
+one with the lowest mean absolute error in `evaluate`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def average(
 
     from . import checkpoints
 
-    # Folded, because statistics and scales must not be averaged apart from each other.
+    # Folded, because statistics and scales must not be averaged separately.
     first, second = (fold_batch_norm(load_checkpoint(path)) for path in (before, after))
     if first.variant != second.variant:
         raise WeightsError(
@@ -55,7 +55,7 @@ def average(
     step |= {"share": share, "temperature": temperature}
     if earlier is not None and earlier != record.get("started_from"):
         step["training"] = earlier
-    record["interpolated"] = [*record.get("interpolated", ()), step]
+    record["averaged"] = [*record.get("averaged", ()), step]
     start, end = first.state_dict(), second.state_dict()
     blend = {key: start[key].lerp(end[key], share) for key in end}
     second.load_state_dict(divided_logits(blend, temperature))

@@ -1,10 +1,9 @@
-"""All training pictures, decoded once: a few arrays that a batch is cut out of.
+"""The bank: all training pictures, decoded once into a few arrays that batches are cut out of.
 
-A picture is decoded, turned upright and reduced to a square of one size, as the network sees
-it too; what comes later (crop, light, layers) is tensor operations on these arrays, see
-:mod:`.batch`. So a photo of 12 megapixels costs a use no more than a small one. The arrays
-live in files that are mapped into memory: pictures that do not fit into it are read when
-they are drawn, and the next run of the same pictures decodes nothing.
+A picture is decoded, turned upright and reduced to a square of one size. Cropping, lighting and
+pasting are tensor operations on these arrays, see :mod:`.batch`; so a use of a photo costs the same
+whatever its size. The arrays are files that are mapped into memory: they may be larger than it, and
+the next run with the same pictures decodes nothing.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from torch import Tensor
 from u2net_human_plugin.errors import DataError
 
 from ..files import TEMPORARY
-from .items import Item, Kind, decoded
+from .training_rows import Kind, TrainingRow, decoded
 
-#: What the arrays of a picture hold, by name: channels of uint8. ``weight`` 0 does not count.
+#: The arrays of the bank and their channels, uint8. Where ``weight`` is 0, a pixel does not count.
 PLANES: Mapping[str, int] = {"rgb": 3, "alpha": 1, "weight": 1}
-#: Part of a GPU's free memory that pictures may take; the rest is the network's.
+#: The share of a GPU's free memory that pictures may take; the network needs the rest.
 _GPU_SHARE = 0.5
 _DESCRIPTION = "bank.json"
 
@@ -41,22 +40,22 @@ _DESCRIPTION = "bank.json"
 class Bank:
     """Decoded pictures; ``planes`` are (N,C,R,R) uint8, of :data:`PLANES`, and of ``before``.
 
-    ``before``, if there, is the answer of a network that must not be forgotten, see
-    :mod:`.forgetting`. All other tensors are on the device on which batches are made; planes too
-    large for it stay in main memory, or on disk.
+    ``before``, if it is there, is the answer of a network that must not be forgotten, see
+    :mod:`.forgetting`. All other tensors are on the device on which batches are made; planes that
+    are too large for it stay in main memory, or on disk.
     """
 
     folder: Path
     planes: Mapping[str, Tensor]
     #: (N,) float32: width divided by height of the file.
     aspect: Tensor
-    #: (N,4) float32 xyxy in 0…1: the hull of the alpha matte; all zero where it is empty.
+    #: (N,4) float32 xyxy in 0…1: the bounding box of the alpha matte; all zero if it is empty.
     box_xyxy: Tensor
     #: (N,) float32: pictures of a kind are drawn in proportion to it.
     share: Tensor
     kinds: Sequence[Kind]
-    #: (K,) int64: of whose alpha matte it is known that it is of something that is nobody.
-    things: Tensor
+    #: (K,) int64: indices of the pictures whose alpha matte is a distractor's.
+    distractors: Tensor
 
     @property
     def side(self) -> int:
@@ -79,35 +78,34 @@ class Bank:
         return replace(self, planes=planes, **moved)
 
 
-_SMALL = ("aspect", "box_xyxy", "share", "things")
+_SMALL = ("aspect", "box_xyxy", "share", "distractors")
 
 
 def decode(
-    items: Sequence[Item],
+    rows: Sequence[TrainingRow],
     side: int,
     folder: Path,
     *,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Bank:
-    """Decode ``items`` into a folder in ``folder``, or use what an earlier call left there.
+    """Decode ``rows`` into a folder in ``folder``, or use what an earlier call left there.
 
-    Several processes may call it at once: one decodes, the others wait. A folder belongs to its
-    pictures, their masks and ``side``, as their files are now; whatever is not used any more may
-    be removed at any time.
+    Several processes may call it at once: one decodes, the others wait. The folder's name depends
+    on the files, as they are now, and on ``side``; folders that are not in use may be removed.
 
     Args:
-        items: in the order of the bank.
-        side: of the stored squares, in pixels; wants to be a little above the network's input.
+        rows: the pictures, in the order of the bank.
+        side: of the stored squares, in pixels; should be a little above the network's input.
         folder: for the arrays, 5 bytes a stored pixel; made if missing.
         threads: at most as many pictures are decoded at a time.
         progress: called with the number of decoded pictures, now and then.
 
     Raises:
-        DataError: pictures or masks cannot be used, of which it names all, or the disk is full.
-            Nothing half-written is used later.
+        DataError: pictures or masks cannot be used (it names all of them), or the disk is full.
+            Half-written arrays are never used.
     """
-    key = _key(items, side)
+    key = _key(rows, side)
     place = folder / key[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -117,55 +115,56 @@ def decode(
             staging = folder / f"{place.name}{TEMPORARY}"
             staging.mkdir()
             try:
-                description = _decode_all(items, side, staging, threads, progress)
+                description = _decode_all(rows, side, staging, threads, progress)
                 (staging / _DESCRIPTION).write_text(json.dumps(description), "utf-8")
                 os.replace(staging, place)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     known = json.loads((place / _DESCRIPTION).read_text("utf-8"))
+    pasted = [number for number, row in enumerate(rows) if row.has_distractor]
     return Bank(
         folder=place,
         planes={name: mapped(place / f"{name}.npy") for name in PLANES},
         aspect=torch.tensor(known["aspect"]),
         box_xyxy=torch.tensor(known["boxes"]),
-        share=torch.tensor([item.share for item in items]),
-        kinds=[item.kind for item in items],
-        things=torch.tensor([n for n, item in enumerate(items) if item.is_thing], dtype=torch.long),
+        share=torch.tensor([row.share for row in rows]),
+        kinds=[row.kind for row in rows],
+        distractors=torch.tensor(pasted, dtype=torch.long),
     )
 
 
 def mapped(path: Path) -> Tensor:
-    """An array of a file, mapped into memory: what is written to it is not written to the file."""
+    """An array of a file, mapped into memory; writing to it does not change the file."""
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def _decode_all(
-    items: Sequence[Item],
+    rows: Sequence[TrainingRow],
     side: int,
     folder: Path,
     threads: int | None,
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
-    room, wanted = shutil.disk_usage(folder).free, len(items) * side**2 * sum(PLANES.values())
+    room, wanted = shutil.disk_usage(folder).free, len(rows) * side**2 * sum(PLANES.values())
     if wanted > room:
-        # Writing to a mapped file on a full disk would end the process without a word.
+        # Writing to a mapped file on a full disk would kill the process without a message.
         raise DataError(
-            f"{folder.parent}: {len(items)} pictures of {side}x{side} take "
+            f"{folder.parent}: {len(rows)} pictures of {side}x{side} take "
             f"{wanted / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free; make room, choose another "
             "--cache, or a smaller --side."
         )
     arrays = {
         name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", "w+", np.uint8, (len(items), channels, side, side)
+            folder / f"{name}.npy", "w+", np.uint8, (len(rows), channels, side, side)
         )
         for name, channels in PLANES.items()
     }
-    aspects, boxes = [1.0] * len(items), [[0.0] * 4] * len(items)
+    aspects, boxes = [1.0] * len(rows), [[0.0] * 4] * len(rows)
     failures: dict[int, str] = {}
 
     def fill(number: int) -> None:
         try:
-            picture = decoded(items[number], side)
+            picture = decoded(rows[number], side)
         except DataError as error:
             failures[number] = str(error)
             return
@@ -175,7 +174,7 @@ def _decode_all(
 
     pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 16))
     try:
-        waiting = [pool.submit(fill, number) for number in range(len(items))]
+        waiting = [pool.submit(fill, number) for number in range(len(rows))]
         for done, future in enumerate(as_completed(waiting), start=1):
             future.result()
             if progress is not None:
@@ -190,7 +189,7 @@ def _decode_all(
 
 
 def _hull(alpha: npt.NDArray[np.uint8]) -> list[float]:
-    """Left, top, right and bottom of what is more than a haze, in 0…1."""
+    """Left, top, right and bottom, in 0…1, of the pixels that are more than a haze."""
     seen = alpha > 100
     if not seen.any():
         return [0.0, 0.0, 0.0, 0.0]
@@ -198,17 +197,17 @@ def _hull(alpha: npt.NDArray[np.uint8]) -> list[float]:
     return [float(value) / len(alpha) for value in (left, top, right + 1, bottom + 1)]
 
 
-def _key(items: Sequence[Item], side: int) -> str:
+def _key(rows: Sequence[TrainingRow], side: int) -> str:
     """A hash of everything that the arrays depend on."""
     digest = hashlib.sha256(f"{side}".encode())
-    for part in _parts(items):
+    for part in _parts(rows):
         digest.update(part.encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
-def _parts(items: Sequence[Item]) -> Iterator[str]:
-    for item in items:
-        yield f"\n{item.kind} {item.band} {item.row.extra.get('boxes')}"
-        for file in item.files:
+def _parts(rows: Sequence[TrainingRow]) -> Iterator[str]:
+    for row in rows:
+        yield f"\n{row.kind} {row.band} {row.extra.get('boxes')}"
+        for file in row.files:
             about = file.stat()
             yield f"\t{file} {about.st_size} {about.st_mtime_ns}"

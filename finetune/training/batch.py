@@ -1,8 +1,8 @@
 """A training batch as tensor operations on the bank's device: crop, compose, light, spoil.
 
-Everything is drawn from one generator, so that a batch depends on its seed and number alone
-(and on whether a CPU or a GPU draws it).
-All ranges stand in :class:`.recipe.Recipe`.
+All random numbers come from one generator, so that a batch depends on its seed and number alone
+(and on whether a CPU or a GPU draws it). All probabilities and ranges are fields of
+:class:`.recipe.Recipe`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .recipe import Recipe
 
 
 class Batch(NamedTuple):
-    """What a step sees: float32 tensors of one device."""
+    """The samples of one training step: float32 tensors on one device."""
 
     #: (N,3,S,S), normalised as :func:`u2net_human_plugin.preprocess.normalize` does.
     image: Tensor
@@ -30,9 +30,9 @@ class Batch(NamedTuple):
     alpha: Tensor
     #: (N,1,S,S) in 0…1; 0 does not count.
     weight: Tensor
-    #: (N,1,S,S) in 0…1: what a network that must not be forgotten answers; None without one.
+    #: (N,1,S,S) in 0…1: the answer of a network that must not be forgotten; None without one.
     before: Tensor | None
-    #: (N,1,1,1) 0 or 1: whether that is known, for the picture as it is here.
+    #: (N,1,1,1) 0 or 1: whether ``before`` holds; not for a sample into which something is pasted.
     before_weight: Tensor
 
 
@@ -42,7 +42,7 @@ class Batches:
 
     Args:
         bank: decoded pictures.
-        recipe: what is done with them.
+        recipe: how samples are made of them.
         seed: of the whole run.
     """
 
@@ -75,20 +75,22 @@ class Batches:
         weight[on_scenes] = 1
         if not len(self.scenes) and not len(self.photos):  # plain colour is no wrong scene
             rgb = draw.uniform(3 * count).view(count, 3, 1, 1).expand_as(rgb).clone()
-        rgb = lit(draw, rgb, recipe.light * 0.5)
+        rgb = lit(draw, rgb, recipe, recipe.light * recipe.light_ground)
         before_weight = torch.ones(count, 1, 1, 1, device=self.device)
         more = draw.integers(count, 1, recipe.most_people + 1)
         people = torch.where(
             on_scenes,
             torch.where(draw.chance(count, recipe.single), 1, more)
             * ~draw.chance(count, recipe.empty),
-            draw.integers(count, 1, 3) * draw.chance(count, recipe.joined),
+            draw.integers(count, 1, recipe.most_joined + 1) * draw.chance(count, recipe.joined),
         )
-        things = draw.integers(count, 1, 3) * draw.chance(count, recipe.things)
-        aspect = draw.log_uniform(count, 0.6, 1.8)
-        for layer in range(max(recipe.most_people, 2)):
+        several = draw.integers(count, 1, recipe.most_distractors + 1)
+        distractors = several * draw.chance(count, recipe.distractors)
+        aspect = draw.log_uniform(count, *recipe.canvas)
+        most = max(recipe.most_people, recipe.most_joined, recipe.most_distractors)
+        for layer in range(most):
             for pool, wanted, somebody in (
-                (self.bank.things, things, False),
+                (self.bank.distractors, distractors, False),
                 (self.cutouts, people, True),
             ):
                 onto = (wanted > layer).nonzero()[:, 0]
@@ -97,13 +99,13 @@ class Batches:
                 pasted = self._choose(draw, pool, len(onto))
                 maps = _layer_maps(draw, self.bank, pasted, aspect[onto], recipe)
                 colour, cover = _cut_out(self.bank, pasted, maps, size)
-                colour = lit(draw, colour, recipe.light * 0.7)
+                colour = lit(draw, colour, recipe, recipe.light * recipe.light_pasted)
                 rgb[onto] = rgb[onto].lerp(colour, cover)
                 below = alpha[onto] * (1 - cover)
                 alpha[onto] = torch.maximum(below, cover) if somebody else below
                 weight[onto] = torch.maximum(weight[onto], cover)
                 before_weight[onto] = 0
-        rgb = spoilt(draw, lit(draw, rgb, recipe.light), recipe)
+        rgb = spoilt(draw, lit(draw, rgb, recipe, recipe.light), recipe)
         return Batch(normalized(rgb), alpha, weight, before, before_weight)
 
     def _choose(self, draw: Draw, pool: Tensor, count: int) -> Tensor:
@@ -114,7 +116,7 @@ class Batches:
 
 
 def _affine(angle: Tensor, scale: tuple[Tensor, Tensor], centre: tuple[Tensor, Tensor]) -> Tensor:
-    """Maps (N,2,3) from output to input, both in -1…1: turn, scale, move."""
+    """Maps (N,2,3) from output to input, both in -1…1, that rotate, scale and translate."""
     cos, sin = angle.cos(), angle.sin()
     (sx, sy), (cx, cy) = scale, centre
     rows = (torch.stack((cos * sx, -sin * sx, cx), 1), torch.stack((sin * sy, cos * sy, cy), 1))
@@ -128,11 +130,11 @@ def _angles(draw: Draw, count: int, recipe: Recipe) -> Tensor:
 
 
 def _crop_maps(draw: Draw, bank: Bank, index: Tensor, recipe: Recipe) -> Tensor:
-    """The part of its picture that each item shows: the whole, a part, or its people."""
+    """The part of its picture that each sample shows: the whole, a part, or its people."""
     count = len(index)
     zoom = torch.where(
         draw.chance(count, recipe.whole),
-        draw.uniform(count, 0.95, 1.05),
+        draw.uniform(count, *recipe.whole_zoom),
         draw.log_uniform(count, *recipe.zoom),
     )
     ratio = draw.uniform(count, -recipe.stretch, recipe.stretch).exp()
@@ -142,37 +144,39 @@ def _crop_maps(draw: Draw, bank: Bank, index: Tensor, recipe: Recipe) -> Tensor:
     box = bank.box_xyxy[index]
     sides = box[:, 2:] - box[:, :2]
     tight = (sides[:, 0] > 0) & draw.chance(count, recipe.tight)
-    room = draw.uniform(count, 1.02, 1.8)
-    close = (sides * room[:, None]).clamp(min=0.25)
+    room = draw.uniform(count, *recipe.tight_room)
+    close = (sides * room[:, None]).clamp(min=recipe.tight_least)
     middle = box[:, :2] + box[:, 2:] - 1
     width, height = torch.where(tight, close[:, 0], width), torch.where(tight, close[:, 1], height)
-    away = 0.15 * draw.uniform(count, -1, 1)
+    away = recipe.tight_shift * draw.uniform(count, -1, 1)
     x = torch.where(tight, middle[:, 0] + away * close[:, 0], x)
     y = torch.where(tight, middle[:, 1] + away * close[:, 1], y)
-    return _affine(_angles(draw, count, recipe), (width * draw.sign(count), height), (x, y))
+    angles, mirror = _angles(draw, count, recipe), draw.sign(count, 1 - recipe.mirrored)
+    return _affine(angles, (width * mirror, height), (x, y))
 
 
 def _layer_maps(
     draw: Draw, bank: Bank, index: Tensor, canvas_aspect: Tensor, recipe: Recipe
 ) -> Tensor:
-    """Where pasted figures go: anywhere; who is cut off below stands on the picture's edge."""
+    """Maps for pasted figures; one that is cut off below goes to the lower edge of the picture."""
     count = len(index)
     box = bank.box_xyxy[index]
     own = (box[:, 2:] - box[:, :2]).clamp(min=0.02)
     height = draw.log_uniform(count, *recipe.height)
     slimness = own[:, 0] * bank.aspect[index] / own[:, 1]
     width = height * slimness / canvas_aspect
-    excess = (width / 1.1).clamp(min=1)
+    excess = (width / recipe.widest).clamp(min=1)
     width, height = width / excess, height / excess
-    x = draw.uniform(count, -0.9, 0.9) * (1.05 - 0.4 * width).clamp(min=0.1)
-    standing = (1 - height).clamp(-0.6, 1) * draw.uniform(count, 0.3, 1.1)
-    y = torch.where(draw.chance(count, 0.6), standing, draw.uniform(count, -0.8, 0.8))
+    x = draw.uniform(count, -recipe.across, recipe.across) * (1.05 - 0.4 * width).clamp(min=0.1)
+    standing = (1 - height).clamp(-0.6, 1) * draw.uniform(count, *recipe.standing_at)
+    low = draw.chance(count, recipe.standing)
+    y = torch.where(low, standing, draw.uniform(count, -recipe.floating, recipe.floating))
     cut_off = box[:, 3] > 0.97
-    y = torch.where(cut_off, 1 - height * draw.uniform(count, 0.7, 1.0), y)
-    sx, sy = draw.sign(count) * own[:, 0] / width, own[:, 1] / height
+    y = torch.where(cut_off, 1 - height * draw.uniform(count, *recipe.cut_off), y)
+    sx, sy = draw.sign(count, 1 - recipe.mirrored) * own[:, 0] / width, own[:, 1] / height
     angle = _angles(draw, count, recipe)
     cos, sin = angle.cos(), angle.sin()
-    # Turned in the picture's own proportions, so that nobody is sheared.
+    # Rotated in the picture's own proportions, so that figures are not sheared.
     xx, xy = sx * cos, -sx * sin / canvas_aspect
     yx, yy = sy * sin * canvas_aspect, sy * cos
     centre = box[:, :2] + box[:, 2:] - 1
@@ -194,9 +198,9 @@ def _sampled(
 
 
 def _cut_out(bank: Bank, index: Tensor, maps: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Figures through affine maps, free of what is around them: rgb (N,3,S,S), cover (N,1,S,S)."""
+    """Figures through affine maps, without background: rgb (N,3,S,S), cover (N,1,S,S)."""
     planes = _planes(bank, index, ["rgb", "alpha"])
-    # Interpolated in proportion to alpha: no colour from outside bleeds into an edge.
+    # Weighted with alpha, so that no background colour bleeds into an edge.
     planes[:, :3] *= planes[:, 3:]
     warped = _warped(bank, planes, maps, size, "zeros")
     colour, alpha = warped[:, :3], warped[:, 3:]
@@ -211,7 +215,7 @@ def _planes(bank: Bank, index: Tensor, names: list[str]) -> Tensor:
 
 def _warped(bank: Bank, planes: Tensor, maps: Tensor, size: int, outside: str) -> Tensor:
     grid = F.affine_grid(maps, [len(maps), planes.shape[1], size, size], align_corners=False)
-    # Shrunk by more than two, sampling would skip pixels: they are averaged first.
+    # A picture that shrinks by more than two is averaged first: sampling would skip pixels.
     shrink = maps[:, :, :2].pow(2).sum(1).sqrt().mean(1) * bank.side / size
     out = torch.empty((len(maps), planes.shape[1], size, size), device=maps.device)
     for low, high, factor in ((0.0, 1.6, 1), (1.6, 3.2, 2), (3.2, math.inf, 4)):

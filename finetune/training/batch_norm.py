@@ -1,9 +1,9 @@
-"""Batch normalisation in fine-tuning, for small batches and for folded starting weights.
+"""Batch normalisation in fine-tuning.
 
-Frozen (the default): the statistics are folded into the convolutions and the network
-trains without normalisation. That suits small batches, whose statistics are noise, makes
-several processes compute exactly what one would, and is faster. Live: for large batches;
-starting weights from ONNX have lost their statistics, which are measured anew first.
+Frozen (the default): the statistics are folded into the convolutions, and the network trains
+without normalisation. That is right for small batches, whose statistics are noise, makes several
+processes compute exactly what one would, and is faster. Live: for large batches. Starting weights
+from ONNX have lost their statistics, which are measured first.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from u2net_human_plugin.u2net import ConvBlock, U2Net, unfold_batch_norm
 def calibrate(model: U2Net, images: Iterable[Tensor]) -> U2Net:
     """Set every layer's running statistics to those of ``images``, in place.
 
-    Scale and shift are changed along, so that the network computes the same function in
-    ``eval`` mode as before, and starts from it in ``train`` mode.
+    Scale and shift change accordingly, so that the network computes the same function in ``eval``
+    mode as before and starts from it in ``train`` mode.
 
     Args:
         model: with or without folded batch normalisation.

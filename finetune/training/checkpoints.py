@@ -1,7 +1,7 @@
-"""What a training run keeps on disk, so that it survives a kill and can be traced back.
+"""Checkpoints: they survive a kill, and each can be traced back to how it was made.
 
-Every checkpoint has a JSON twin with all arguments, the data's hash, the git commit and
-the metrics at that step. Both are written whole or not at all.
+Every checkpoint has a JSON twin, its record, with all arguments, the data's hash, the git commit
+and the metrics so far. Both are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ..files import written_atomically
 
 
 def weight_average(network: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of a network's weights, the ones that get evaluated.
+    """Exponential moving average of a network's weights; the average is what gets evaluated.
 
-    The decay warms up as (1 + step) / (10 + step), so that a short run is not dominated by
-    its starting point. What counts the steps stays on the CPU, where reading it waits for nothing.
+    The decay warms up as (1 + step) / (10 + step), so that a short run is not dominated by its
+    starting point. The counter of steps stays on the CPU, where reading it does not wait for a GPU.
     """
 
     def update(averages: Any, weights: Any, step: Tensor | int) -> None:
@@ -41,7 +41,7 @@ def weight_average(network: nn.Module, decay: float) -> AveragedModel:
             torch._foreach_copy_(averages, weights)
 
     average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    average.update_parameters(network)  # the starting point, which the library only copies
+    average.update_parameters(network)  # the library only copies the first call's weights
     return average.eval().requires_grad_(False)
 
 
@@ -53,8 +53,8 @@ def official_state(model: U2Net) -> dict[str, Tensor]:
 def save(path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
     """Write a checkpoint and its JSON twin; if either cannot be written, both stay as they were.
 
-    Of the two finished files the twin takes its place first: a kill in between leaves the old
-    checkpoint with a newer description of the same run, never a checkpoint without one.
+    The twin is renamed first: a kill in between leaves the old checkpoint with a newer record of
+    the same run, never a checkpoint without a record.
 
     Raises:
         DataError: the disk is full, or may not be written to.
@@ -75,13 +75,13 @@ def save(path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
 
 
 def record_of(checkpoint: Path) -> dict[str, Any] | None:
-    """How a checkpoint came to be: its JSON twin without the loss curve; None if it has none.
+    """The record of how a checkpoint was made, without the loss curve; None if it has no twin.
 
-    If that run began with the result of another, "started_from" holds the other's record; where
-    `average` mixed weights in, "training" in its entry of "interpolated" holds theirs.
+    If the run began with the result of another run, "started_from" is the other's record. Weights
+    that `average` mixed in have theirs under "training" in an entry of "averaged".
 
     Raises:
-        WeightsError: a twin is no JSON object.
+        WeightsError: a twin is not a JSON object.
     """
     twin = checkpoint.with_suffix(".json")
     if not twin.is_file():
@@ -98,7 +98,7 @@ def record_of(checkpoint: Path) -> dict[str, Any] | None:
         return None
     kept = {key: value for key, value in record.items() if key != "losses"}
     init = record.get("arguments", {}).get("init")
-    # What was written down earlier is right even if another file has that name now.
+    # A stored record is right even if another file has that name now.
     earlier = kept.get("started_from") or (record_of(Path(init)) if init else None)
     return {**kept, "started_from": earlier} if earlier else kept
 
@@ -111,7 +111,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"model", "ema", "optimizer", "step"} <= content.keys():
+        if not {"model", "ema", "optimizer", "step", "arguments", "data_sha256"} <= content.keys():
             raise ValueError("it lacks the training state")
     except Exception as error:  # noqa: BLE001 - torch raises pickle, zip, EOF, Runtime and Value errors here
         reason = " ".join(str(error).split())[:200]
@@ -123,17 +123,15 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def data_hash(training: Sequence[Row], held: Sequence[Row] = ()) -> str:
-    """SHA-256 over what a run trains on and what it is measured with, hexadecimal.
+    """SHA-256, hexadecimal, of the rows that a run trains on and of those that it holds back.
 
-    Of each row its name, split and licence and, where known, contents. Their order counts:
-    which picture is number n, and what the pictures for validation are, depends on it.
+    It covers each row's name, split, licence and, if known, content, and their order, on which the
+    drawn samples depend.
     """
-    return _sha256(chain(_content(training), [b"\n"], _content(held)))
-
-
-def unordered_data_hash(training: Sequence[Row]) -> str:
-    """What checkpoints held before :func:`data_hash` knew of order and held-back rows."""
-    return _sha256(_content(sorted(training, key=lambda row: (row.source, row.image.name))))
+    digest = hashlib.sha256()
+    for part in chain(_content(training), [b"\n"], _content(held)):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _content(rows: Iterable[Row]) -> Iterator[bytes]:
@@ -144,17 +142,10 @@ def _content(rows: Iterable[Row]) -> Iterator[bytes]:
             yield row.bystanders.read_bytes()
 
 
-def _sha256(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
-
-
 def git_commit() -> str | None:
-    """The checkout's commit, with "-dirty" if files differ from it; None outside of one.
+    """The checkout's commit, with "-dirty" if files differ from it; None outside of a checkout.
 
-    Installed, this module may lie inside somebody else's checkout, whose commit says nothing.
+    An installed module may lie inside another project's checkout, whose commit means nothing.
     """
     folder = Path(__file__).parent
     if not (folder.parents[1] / "pyproject.toml").is_file():

@@ -2,10 +2,10 @@ r"""python -m finetune compose: render composites to a folder, for evaluation.
 
     python -m finetune compose --manifest data/manifest.jsonl --out runs/composites
 
-From the people and scenes that `train` holds back (or of another split) it makes pictures
-unlike the training photos: one to five people, mostly 5 % to 130 % of the picture's
-height, overlapping, cut by the frame; and empty scenes. The manifest it writes says for each how
-many people it holds and how tall the largest stands. Small figures in large pictures:
+From the people and scenes that `train` holds back (or of another split) it makes pictures unlike
+the training photos: one to five people, mostly 5 % to 130 % of the picture's height, overlapping
+and cut by the frame; and empty scenes. The manifest states for each the number of people and the
+height of the largest. Small figures in large pictures:
 
     python -m finetune compose --manifest data/manifest.jsonl --out runs/small \
         --heights 0.05-0.15 --side 1600 --empty 0
@@ -56,15 +56,15 @@ def compose(
     rows = [row for path in manifest for row in read_manifest(path)]
     people = [row for row in rows if row.mask is not None and in_split(row, split)]
     people = [row for row in people if not source or row.source in source]
-    things = [row for row in rows if row.is_thing and in_split(row, split)]
+    distractors = [row for row in rows if row.is_distractor and in_split(row, split)]
     scenes = [row for row in rows if row.is_scene]
-    # A test split may have no scenes of its own; those held back were not trained on, either.
+    # If the split has no scenes, held-back ones serve, which were not trained on either.
     scenes = [row for row in scenes if in_split(row, split)] or [
         row for row in scenes if in_split(row, "val")
     ]
     drawn = partial(
         PeopleDataset,
-        Material([*people, *scenes, *things], parse_coarse(coarse)),
+        Material([*people, *scenes, *distractors], parse_coarse(coarse)),
         seed=seed,
         height_bands=parse_heights(heights) if heights else HEIGHT_BANDS,
         longest_side=(side, side) if side else LONGEST_SIDE,

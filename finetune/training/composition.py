@@ -2,7 +2,7 @@
 
 Real photos with masks mostly show one person who fills the picture. Composites add
 what they lack: small figures, groups that overlap, people cut by the frame, and empty
-scenes with salient things in them that are nobody.
+scenes with distractors in them: salient things that are nobody.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from PIL import Image, ImageFilter
 
 from u2net_human_plugin.boxes import Boxes
 
-#: A pasted person is never enlarged beyond this: an enlarged edge teaches blurred masks.
+#: A pasted person is never enlarged by more: enlarged edges are blurred.
 MAX_ENLARGEMENT = 1.15
-#: A thing may be: its edge teaches nothing.
-MAX_ENLARGEMENT_OF_THINGS = 2.0
-#: Width by height of the pictures that are composed, by how common they are in cameras.
+#: A distractor may be enlarged more: its edge is not in the mask.
+MAX_ENLARGEMENT_OF_DISTRACTORS = 2.0
+#: Width by height of composed pictures: the usual ones of cameras.
 ASPECT_RATIOS = (3 / 4, 4 / 3, 2 / 3, 3 / 2, 9 / 16, 16 / 9, 1.0)
 
 #: The longer side of a composed picture, in pixels: smallest, largest.
 LONGEST_SIDE = (400, 640)
 #: Heights of figures, as shares of the picture's: small, half-length, filling the frame.
 HEIGHT_BANDS = ((0.05, 0.25), (0.25, 0.7), (0.7, 1.3))
-#: A scene from beside somebody is at least this many pixels wide.
+#: Least width in pixels of a scene made of what is beside somebody.
 MIN_BESIDE = 180
-#: Pixels over which the halves of a scene from beside somebody blend into each other,
+#: Pixels over which the two halves of such a scene blend into each other,
 _FADE = 12
 #: and by which a detector's box may exceed the mask of the very same person.
 _SLACK = 12
@@ -39,7 +39,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class CutOut:
-    """A person (or thing) without background, cropped to its bounding box.
+    """A person (or distractor) without background, cropped to its bounding box.
 
     ``image`` is RGB, ``alpha`` "L" of the same size. ``cut`` names the sides on which
     the photo's own frame cut the person off; a paste has to hide them again.
@@ -65,11 +65,11 @@ class Sample(NamedTuple):
 
 
 def cut_out(image: Image.Image, mask: Image.Image, softness: float) -> CutOut | None:
-    """Lift the masked person off ``image``; None if the mask is empty.
+    """Cut the masked person out of ``image``; None if the mask is empty.
 
     ``softness`` is the standard deviation in pixels of the blur that rounds the mask's
     steps. The edge then moves inwards by a quarter of that, half a pixel at most: enough to
-    leave most of the old background behind, too little to teach masks that are too tight.
+    remove most of the old background, but not so much that masks become too tight.
     """
     box = mask.getbbox()
     if box is None:
@@ -111,11 +111,11 @@ def scene_crop(rng: Rng, scene: Image.Image, size: tuple[int, int]) -> Image.Ima
 
 
 def beside_people(photo: Image.Image, mask: Image.Image, boxes: Boxes) -> Image.Image | None:
-    """What a photo shows to the left and right of its people, joined; None if too little.
+    """The parts of a photo left and right of its people, joined; None if they are too narrow.
 
     A street photo becomes a narrow scene with all the clutter of a real place. Where the
-    halves meet they blend over a few pixels. People beside the mask, as far as ``boxes``
-    (N,4) xyxy tell, rule a photo out.
+    halves meet they blend over a few pixels. A photo is not used if ``boxes``, (N,4) xyxy, show
+    people beside the mask.
     """
     box = mask.getbbox()
     if box is None:
@@ -135,7 +135,7 @@ def beside_people(photo: Image.Image, mask: Image.Image, boxes: Boxes) -> Image.
 
 
 def backdrop(rng: Rng, size: tuple[int, int]) -> Image.Image:
-    """A studio's background: white, black or any colour, plain or shaded from top to bottom."""
+    """A studio background: white, black or any colour, plain or shaded from top to bottom."""
     kinds = [np.full(3, 255.0), np.zeros(3), rng.uniform(0, 256, 3), rng.uniform(0, 256, 3)]
     top = kinds[rng.integers(len(kinds))]
     bottom = np.clip(top + rng.normal(0, 40, 3), 0, 255) if rng.random() < 0.5 else top
@@ -148,7 +148,7 @@ def random_canvas(
 ) -> tuple[int, int]:
     """A picture size (width, height) in pixels; the longer side is in ``longest_side``.
 
-    A narrow scene gets a narrow picture, so that not too little of it is left.
+    A narrow scene gets a narrow picture, so that enough of it is left.
     """
     ratios = [ratio for ratio in ASPECT_RATIOS if ratio < 1 or scene.width > 0.7 * scene.height]
     ratio = ratios[rng.integers(len(ratios))]
@@ -177,17 +177,17 @@ def composite(
     heights: Sequence[float],
     *,
     base: tuple[Image.Image, Image.Image] | None = None,
-    things: Sequence[CutOut] = (),
+    distractors: Sequence[CutOut] = (),
 ) -> Sample:
     """Paste people onto ``background``, far to near, and return the picture with its truth.
 
     Args:
-        rng: every choice is drawn from it.
+        rng: the source of all random choices.
         background: the canvas, RGB.
-        draw_person: height share → a person to paste at that size.
+        draw_person: height, as a share of the picture's → a person to paste at that size.
         heights: one height per person, as a share of the picture's, smallest first.
         base: alpha and weight of people who are already in ``background``.
-        things: objects and animals, to paste in between at any size.
+        distractors: objects and animals, to paste in between at any size.
     """
     canvas = background.copy()
     if base is None:
@@ -195,10 +195,10 @@ def composite(
     else:
         alpha, weight = base[0].copy(), base[1].copy()
     queue: list[float | CutOut] = [*heights]
-    for thing in things:
-        # Half of them stand behind everybody, as most things do.
+    for distractor in distractors:
+        # Half of them stand behind everybody, as most of them do.
         place = 0 if rng.random() < 0.5 else int(rng.integers(len(queue) + 1))
-        queue.insert(place, thing)
+        queue.insert(place, distractor)
     largest = 0.8 if heights else 1.3
 
     previous: float | None = None
@@ -206,10 +206,10 @@ def composite(
     for entry in queue:
         if isinstance(entry, CutOut):
             marked = 0
-            # What is wide, a car or a fish, is measured by its width.
+            # Wide things, such as cars, are measured by their width.
             extent = rng.uniform(0.1, largest) * canvas.height / max(entry.image.size)
             height = extent * entry.image.height
-            piece = _scaled(rng, entry, height, MAX_ENLARGEMENT_OF_THINGS)
+            piece = _scaled(rng, entry, height, MAX_ENLARGEMENT_OF_DISTRACTORS)
         else:
             marked = 255
             piece = _scaled(rng, draw_person(entry), entry * canvas.height)
@@ -238,7 +238,7 @@ def _scaled(rng: Rng, piece: CutOut, height: float, enlargement: float = MAX_ENL
     gain, lift = rng.uniform(0.5, 1.3), rng.uniform(-15, 15)
     image = image.point([max(0, min(255, round(v * gain + lift))) for v in range(256)] * 3)
     if not cut and rng.random() < 0.3:
-        # One in five lies, or nearly so.
+        # One in five is lying, or nearly so.
         lies = rng.random() < 0.2
         angle = rng.choice([-1, 1]) * rng.uniform(60, 110) if lies else rng.uniform(-25, 25)
         image = image.rotate(angle, Image.Resampling.BICUBIC, expand=True)

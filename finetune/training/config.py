@@ -1,7 +1,7 @@
-"""What a training run can be told: every option once, with type, default, range and help.
+"""The options of a training run, each declared once, with type, default, range and help.
 
-From the fields of :class:`TrainConfig` come the command line (train.py), a run's run.toml
-(config_file.py) and the arguments in the record beside a checkpoint.
+The command line (train.py), a run's run.toml (config_file.py) and the arguments in the record of a
+checkpoint are made from the fields of :class:`TrainConfig`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from u2net_human_plugin.u2net import Decoder, Variant
 
 from .recipe import Recipe, recipe_of
 
-#: Decoded pictures, in the run's folder unless there is a --cache.
+#: Folder of the decoded pictures, in the run's folder unless there is a --cache.
 PICTURES = "pictures"
 #: A resumed run may differ from its start in these.
 FREE = ("out", "validate_every", "save_every", "cache", "device", "full_decoder_steps")
-#: What options were called before, which goes on working for a release, and in records for good.
-FORMER = {"rate": "lr", "batch": "batch_size", "iou": "iou_weight", "edge": "edge_weight"}
+#: Former names of options, which the command line still takes for one release.
+FORMER_NAMES = {"rate": "lr", "batch": "batch_size", "iou": "iou_weight", "edge": "edge_weight"}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a run computes, and (last) how it is carried out."""
+    """All that decides what a run computes and, in the last fields, how it is carried out."""
 
     manifests: Annotated[
         tuple[Path, ...],
@@ -195,28 +195,26 @@ class TrainConfig:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> TrainConfig:
-        """The arguments that :meth:`record` wrote down, in this version or an earlier one."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {key: value for key, value in renamed(record).items() if key in known}
+        """The arguments that :meth:`record` wrote down.
+
+        Raises:
+            DataError, KeyError, TypeError: they are not those of this class.
+        """
+        values = dict(record)
         for key in ("out", "init", "remember", "cache"):
-            if values.get(key) is not None:
+            if values[key] is not None:
                 values[key] = Path(values[key])
         values["manifests"] = tuple(map(Path, values["manifests"]))
-        values["recipe"] = recipe_of(values.get("recipe", {}))
+        values["recipe"] = recipe_of(values["recipe"])
         return cls(**values)
 
 
-def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` by today's names of the options."""
-    return {FORMER.get(name, name): value for name, value in values.items()}
-
-
 class Option(NamedTuple):
-    """A field of :class:`TrainConfig`, as users see it."""
+    """A field of :class:`TrainConfig` as an option."""
 
     #: The field's name.
     name: str
-    #: Its type, without what is annotated.
+    #: Its type, without the annotation.
     type: Any
     #: None if it is required or follows from others.
     default: Any
@@ -225,7 +223,7 @@ class Option(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What users write, on the command line with two dashes before it."""
+        """Its name in run.toml, and with two dashes before it on the command line."""
         given = self.info.default  # where typer keeps a name of the option's own
         return self.name.replace("_", "-") if given is ... else str(given).removeprefix("--")
 

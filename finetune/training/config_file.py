@@ -14,7 +14,7 @@ from tomlkit.items import Table
 from u2net_human_plugin.errors import DataError
 
 from ..files import write_text
-from .config import FORMER, Option, TrainConfig, options
+from .config import Option, TrainConfig, options
 from .recipe import Recipe, read_recipe, recipe_of
 from .toml import nearest, read_toml
 
@@ -22,12 +22,12 @@ from .toml import nearest, read_toml
 RUN_FILE = "run.toml"
 
 _HEAD = """\
-All that this run of `train` was told. A copy, changed or not, tells another run the same:
+All options of this run of `train`. A copy, changed or not, starts another run:
 
     python -m finetune train --config run.toml --out ANOTHER
 
-Options on the command line win over it. Paths are as seen from the folder that the command is
-given in. `--resume` reads last.json, and this file only if --config names it."""
+Options on the command line override it. Paths are relative to the folder in which the command
+runs. `--resume` reads last.json, and this file only if --config names it."""
 _WIDTH = 96
 
 
@@ -35,17 +35,17 @@ def read_config(path: Path) -> dict[str, Any]:
     """The arguments that a TOML file gives, by the names of :class:`TrainConfig`'s fields.
 
     Raises:
-        DataError: it is no TOML, or has a key or a value that no run has; names the file, the
-            key, the value and what there is instead.
+        DataError: it is not TOML, or a key or a value is wrong; names the file, the key, the
+            value and what is expected.
     """
     known = {option.key: option for option in options()}
     values = {}
     for key, value in read_toml(path).items():
         option = known.get(key.replace("_", "-"))
         if option is None:
-            meant = FORMER.get(key, "").replace("_", "-") or nearest(key, known)
             raise DataError(
-                f"{path}: {key} = {_shown(value)}: there is no such option; did you mean {meant}? "
+                f"{path}: {key} = {_shown(value)}: there is no such option; did you mean "
+                f"{nearest(key, known)}? "
                 "`train --help` lists them all."
             )
         try:
@@ -61,11 +61,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
-    """Write all arguments, with what they mean; a file that says the same stays as it is."""
+    """Write all arguments with their help; a file with the same arguments stays as it is."""
     try:
         if TrainConfig(**read_config(path)) == config:
             return
-    except (DataError, TypeError):  # none yet, none that is right, or not all of one
+    except (DataError, TypeError):  # no such file, a wrong one, or an incomplete one
         pass
     document = tomlkit.document()
     _comment(document, _HEAD)
@@ -79,7 +79,7 @@ def write_config(config: TrainConfig, path: Path) -> None:
             _comment(document, f"{option.key} = ...")
         else:
             document.add(option.key, _item(value))
-    # A table ends where the next one begins: it comes last.
+    # Last, because a table ends where the next one begins.
     document.add(tomlkit.nl())
     document.add("recipe", _recipe_table(config.recipe))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def _comment(to: TOMLDocument | Table, text: str) -> None:
 
 
 def _item(value: Any) -> Any:
-    """A value as TOML has it, in one line."""
+    """A value as TOML, in one line."""
     if isinstance(value, dict):
         table = tomlkit.inline_table()
         table.update(value)
@@ -141,8 +141,8 @@ def _parsed(option: Option, value: Any) -> Any:
     """A plain value as the field's own type.
 
     Raises:
-        TypeError, ValueError: it is none of those that :func:`_accepted` tells of.
-        DataError: it is a recipe with something wrong in it.
+        TypeError, ValueError: it is not what :func:`_accepted` describes.
+        DataError: it is a wrong recipe.
     """
     kind = option.type
     if get_origin(kind) is Literal:

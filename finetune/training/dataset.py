@@ -1,7 +1,9 @@
-"""Pictures to measure with: real photos, photos with people added, composites, empty scenes.
+"""Samples to measure with: photos, photos with people added, composites, empty scenes.
 
-Rendered at their own size, for `compose` and for the validation of `train`, which learns from
-:mod:`.batch`. Picture number ``n`` depends on nothing but the seed and ``n``.
+They are rendered at their own size, for `compose` and for validation while training; training
+itself learns from :mod:`.batch`. Sample ``n`` depends on the seed and ``n`` alone. The
+probabilities and ranges here, in :mod:`.composition` and in :mod:`.distractors` are constants and
+not part of a :class:`~.recipe.Recipe`, so that validation scores of different runs can be compared.
 """
 
 from __future__ import annotations
@@ -37,15 +39,15 @@ from .composition import (
     scene_crop,
 )
 from .distractors import cloth, hung, shape
-from .items import rounded, shows_nobody
+from .training_rows import rounded, shows_nobody
 
 #: How often a scene is a plain backdrop.
 PLAIN = 0.2
-#: How often a scene with people, and an empty one, has up to three things in it,
-THINGS, THINGS_IN_EMPTY = 0.6, 0.65
-#: and how often such a thing is a cut-out, if there are any, instead of a mere shape.
-REAL_THINGS = 0.5
-#: How often a mere shape is of striped cloth: flags beside people were taken for clothes.
+#: How often a scene with people, and an empty one, has one to three distractors in it,
+DISTRACTORS, DISTRACTORS_IN_EMPTY = 0.6, 0.65
+#: and how often such a distractor is a cut-out, if there are any, instead of a drawn shape.
+REAL_DISTRACTORS = 0.5
+#: How often a drawn shape is of striped cloth: flags beside people were taken for clothes.
 CLOTH = 0.7
 #: How often cloth hangs as the rectangle that it is, instead of being cut to a shape.
 HUNG = 0.5
@@ -59,7 +61,7 @@ class Mix:
     #: A photo with more people pasted in, so that they stand among real ones.
     group: float = 0.17
     scene: float = 0.35
-    #: Few: with one in seven the network grew shy of people in unusual poses and light.
+    #: Few: with one in seven, networks missed people in unusual poses and light.
     empty: float = 0.08
 
     def draw(self, rng: Rng) -> str:
@@ -71,7 +73,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Material:
-    """What training pictures are made of.
+    """The rows that samples are made of.
 
     ``coarse`` names sources whose masks have steps, with the number of pixels within
     which their contour cannot be trusted.
@@ -93,28 +95,28 @@ class Material:
 
     @property
     def people(self) -> list[Row]:
-        """Everything a person can be cut from."""
+        """Pictures that a person can be cut out of."""
         return [row for row in self.rows if row.mask is not None]
 
     @property
     def scenes(self) -> list[Row]:
-        """Pictures without people, as far as is known."""
+        """Pictures without people."""
         return [row for row in self.rows if shows_nobody(row)]
 
     @property
-    def things(self) -> list[Row]:
-        """Cut-outs of what is nobody."""
-        return [row for row in self.rows if row.is_thing]
+    def distractors(self) -> list[Row]:
+        """Cut-outs of distractors."""
+        return [row for row in self.rows if row.is_distractor]
 
 
 class PeopleDataset:
-    """An endless, reproducible supply of pictures.
+    """An endless, reproducible supply of samples.
 
-    Item ``n`` is a dict of float32 tensors: ``image`` (3,size,size) as the network takes
+    Sample ``n`` is a dict of float32 tensors: ``image`` (3,size,size) as the network takes
     it, ``alpha`` (1,size,size) in 0…1, ``weight`` (1,size,size) in 0…1. ``height_bands`` and
     ``longest_side`` hold for composites, see :func:`~.composition.draw_heights` and
-    :func:`~.composition.random_canvas`. ``beside`` is how often a scene is what a photo
-    shows beside its people, see :func:`~.composition.beside_people`.
+    :func:`~.composition.random_canvas`. ``beside`` is how often the scene is the part of a photo
+    beside its people, see :func:`~.composition.beside_people`.
     """
 
     def __init__(
@@ -130,8 +132,8 @@ class PeopleDataset:
     ) -> None:
         self.material, self.size, self.seed = material, size, seed
         self.photos, self.people = material.photos, material.people
-        self.scenes, self.things = material.scenes, material.things
-        # In which it is known where everybody is.
+        self.scenes, self.distractors = material.scenes, material.distractors
+        # Photos in which it is known where all people are.
         self.seen = [row for row in self.photos if row.was_searched]
         self.mix = mix or Mix()
         self.height_bands, self.longest_side = height_bands, longest_side
@@ -149,7 +151,7 @@ class PeopleDataset:
         return {"image": torch.from_numpy(normalize(rgb)), "alpha": alpha, "weight": weight}
 
     def sample(self, number: int) -> Sample:
-        """Picture ``number`` at its own size."""
+        """Sample ``number`` at its own size."""
         rng = np.random.default_rng([self.seed, number, 0])
         kind = self.mix.draw(rng)
         if kind in ("photo", "group") and self.photos:
@@ -158,9 +160,9 @@ class PeopleDataset:
         return self._scene(rng, empty=kind == "empty")
 
     def _photo(self, number: int) -> Sample:
-        """Item ``number``'s photo: of as many items as there are photos, each has another one.
+        """The photo of sample ``number``: of as many samples as there are photos, each has another.
 
-        Items of other kinds leave theirs out, so a photo comes up about once in that many items.
+        Samples of other kinds leave theirs out: a photo comes up about once in that many.
         """
         round_, place = divmod(number, len(self.photos))
         order = np.random.default_rng([self.seed, round_, 2]).permutation(len(self.photos))
@@ -173,7 +175,7 @@ class PeopleDataset:
             mask = rounded(mask, pixels)
         box = mask.getbbox()
         height = (box[3] - box[1]) / mask.height if box else 0.0
-        # Where nobody knows whether somebody is there.
+        # 0 where it is unknown whether somebody is there.
         weight.paste(0, (0, 0), ImageChops.subtract(trimap.point(IS_UNKNOWN), mask))
         everybody = ImageChops.lighter(mask, trimap.point(IS_PERSON))
         if pixels:
@@ -194,20 +196,20 @@ class PeopleDataset:
         scene = self._random_scene(rng)
         canvas = random_canvas(rng, scene, self.longest_side)
         persons = 0 if empty else int(rng.choice([1, 2, 3, 4, 5], p=[0.35, 0.25, 0.2, 0.1, 0.1]))
-        often = THINGS_IN_EMPTY if empty else THINGS
-        things = int(rng.integers(1, 4)) if rng.random() < often else 0
+        often = DISTRACTORS_IN_EMPTY if empty else DISTRACTORS
+        count = int(rng.integers(1, 4)) if rng.random() < often else 0
         plain = rng.random() < PLAIN
         return composite(
             rng,
             backdrop(rng, canvas) if plain else scene_crop(rng, scene, canvas),
             lambda height: self._person(rng, height),
             draw_heights(rng, persons, self.height_bands) if persons else [],
-            things=[self._thing(rng) for _ in range(things)],
+            distractors=[self._distractor(rng) for _ in range(count)],
         )
 
-    def _thing(self, rng: Rng) -> CutOut:
-        if self.things and rng.random() < REAL_THINGS:
-            piece = cut_out_rgba(_rgba(self.things[rng.integers(len(self.things))]))
+    def _distractor(self, rng: Rng) -> CutOut:
+        if self.distractors and rng.random() < REAL_DISTRACTORS:
+            piece = cut_out_rgba(_rgba(self.distractors[rng.integers(len(self.distractors))]))
             if piece is not None:
                 return piece
         if rng.random() < CLOTH:
@@ -220,14 +222,14 @@ class PeopleDataset:
                 scene = beside_people(load_image(row), load_mask(row), row.boxes_xyxy)
                 if scene is not None:
                     return scene
-        if not self.scenes:  # plain colour is a poor scene, but no wrong one
+        if not self.scenes:  # a plain colour is a poor scene, but not a wrong one
             return Image.new(
                 "RGB", (640, 480), tuple(int(value) for value in rng.integers(0, 256, 3))
             )
         return load_image(self.scenes[rng.integers(len(self.scenes))])
 
     def _person(self, rng: Rng, height: float) -> CutOut:
-        """Draw someone who may appear at ``height``: nobody small is cut off by a frame."""
+        """Draw a person for this ``height``; its photo does not cut off a small one."""
         piece: CutOut | None = None
         for _ in range(20):
             row = self.people[rng.integers(len(self.people))]
@@ -267,7 +269,7 @@ def _rgba(row: Row) -> Image.Image:
 
 
 def _softness(pixels: float | None) -> float:
-    """How far the edge of a cut-out is softened, with steps of ``pixels`` in its mask or none."""
+    """How far the edge of a cut-out is softened, if its mask has steps of ``pixels`` or none."""
     return 0.7 * pixels if pixels else 1.3
 
 

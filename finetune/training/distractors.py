@@ -1,7 +1,6 @@
-"""Things that are nobody, drawn at random: shapes of any texture, and striped cloth.
+"""Distractors that are drawn at random: shapes of any texture, and striped cloth.
 
-Pasted beside and behind people by :mod:`.composition`, they teach that not all that
-stands out is a person.
+:mod:`.composition` pastes them between people, as things that stand out and are not persons.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from .composition import CutOut, Rng
 
 
 def cloth(rng: Rng) -> Image.Image:
-    """Striped fabric in folds, as of flags, curtains and awnings: all that clothes are but worn.
+    """Striped fabric in folds, as of flags, curtains and awnings: like clothes that nobody wears.
 
     Two in five have a dotted corner, as flags have stars.
     """
@@ -36,7 +35,7 @@ def cloth(rng: Rng) -> Image.Image:
     light = 1 + rng.uniform(0, 0.6) * slope / max(np.abs(slope).max(), 1e-6)
     noise = rng.normal(0, 4, (side, side, 1))
     pixels = (pixels * light[..., None] + noise).clip(0, 255).astype(np.uint8)
-    # What hangs behind somebody is often out of focus.
+    # Cloth in the background is often out of focus.
     return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(rng.uniform(0, 2.5)))
 
 
@@ -61,7 +60,7 @@ def _folds(
 
 
 def hung(rng: Rng, fabric: Image.Image) -> CutOut:
-    """``fabric`` as it hangs: a rectangle, that a scene's edge or a person may cut."""
+    """``fabric`` as it hangs: a rectangle."""
     width, height = (int(side * rng.uniform(0.35, 1.0)) for side in fabric.size)
     left = int(rng.integers(0, fabric.width - width + 1))
     top = int(rng.integers(0, fabric.height - height + 1))
@@ -85,7 +84,7 @@ def shape(rng: Rng, texture: Image.Image) -> CutOut:
     ImageDraw.Draw(outline).polygon(points, fill=255)
     rounded = outline.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.01, 0.06)))
     alpha = rounded.point([max(0, min(255, (value - 128) * 6 + 128)) for value in range(256)])
-    # Far from the colours around it, as a real foreign object would be.
+    # Unlike the colours around it, as a real foreign object is.
     tinted = ImageChops.add(image, Image.new("RGB", image.size, tuple(rng.integers(0, 90, 3))))
     if rng.random() < 0.5:
         tinted = ImageChops.invert(tinted)

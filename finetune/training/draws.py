@@ -1,4 +1,4 @@
-"""Random numbers for a batch, all of one generator and on its device."""
+"""Random numbers for a batch, all from one generator and on its device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Draw:
-    """Random tensors of one generator."""
+    """Draws random tensors from one generator."""
 
     def __init__(self, rng: torch.Generator, device: torch.device) -> None:
         self.rng, self.device = rng, device
@@ -23,7 +23,7 @@ class Draw:
         return self.uniform(count, math.log(low), math.log(high)).exp()
 
     def chance(self, count: int, share: float) -> Tensor:
-        """(count,) bool, as often true as ``share`` says."""
+        """(count,) bool, true with probability ``share``."""
         return self.uniform(count) < share
 
     def integers(self, count: int, low: int, high: int) -> Tensor:
@@ -34,6 +34,6 @@ class Draw:
         """``size`` float32, standard normal."""
         return torch.randn(size, generator=self.rng, device=self.device)
 
-    def sign(self, count: int) -> Tensor:
-        """(count,) float32: 1 or -1."""
-        return 2.0 * self.chance(count, 0.5) - 1
+    def sign(self, count: int, share: float) -> Tensor:
+        """(count,) float32: 1 with probability ``share``, else -1."""
+        return 2.0 * self.chance(count, share) - 1

@@ -3,10 +3,10 @@ r"""python -m finetune ensemble: several networks as one, the weighted sum of th
     python -m finetune ensemble "runs/mine/u2net_finetuned.pth?size=384" \
         "u2netp.onnx?size=320&limit=2" --out runs/both/u2net_ensemble.pth
 
-Networks that err differently are right more often together than each of them, at the price of
-all their times. A member with a limit says at most so much, as a logit: it decides where the
-others are unsure, and is outvoted where they are not. `evaluate` and `export` take the file as
-they take any checkpoint; to train on, take a member.
+Networks that err differently are right more often together than each alone, and take as much time
+as all of them. The logits of a member with a limit are clipped to it: the member decides where the
+others are unsure, and is outvoted elsewhere. `evaluate` and `export` take the file like any
+checkpoint; `train` starts from a single member.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def ensemble(
     if len(read) < 2:
         raise WeightsError(f"{members[0]}: one network is no ensemble; name two or more.")
     made = Ensemble(read)
-    # Its answers are steeper than its members': their thresholds are not right for it.
+    # Its answers are steeper than its members', whose thresholds are therefore wrong for it.
     about_all = {"ensemble_of": records, KEY: asdict(settings_of(None, made.size))}
     checkpoints.save(out, ensemble_content(made), about_all)
     typer.echo(f"{out}")

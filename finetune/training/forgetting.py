@@ -1,8 +1,8 @@
-"""Fine-tuning that does not forget: a second head keeps answering as another network did.
+"""Fine-tuning without forgetting: a second head has to answer as another network does.
 
-"Learning without forgetting" (Li and Hoiem, ECCV 2016, arXiv:1606.09282): beside its own answer the
-network has to give, from the same features, the answer of the weights to be remembered on
-every training picture. The head that gives it is dropped at the end.
+"Learning without forgetting" (Li and Hoiem, ECCV 2016, arXiv:1606.09282): from the features of the
+network, the head has to predict the answer of the remembered weights to every training picture. It
+is dropped at the end.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ..files import TEMPORARY, file_sha256
 from .bank import Bank, mapped
 from .light import normalized
 
-#: How much faster than the network the head learns: it has one layer, and an answer to find.
-HEAD_RATE = 10.0
+#: The learning rate of the head, as a multiple of the network's.
+HEAD_LR_FACTOR = 10.0
 
 
 class Remembering(nn.Module):
-    """A U²-Net with a head beside its finest side output.
+    """A U²-Net with a second head on the features of its finest side output.
 
     Shape:
         - Input: (N,3,H,W).
-        - Output: what the network gives, and the head's logits (N,1,h,w) of the size of the
+        - Output: the network's outputs, and the head's logits (N,1,h,w) of the size of the
           finest side output.
     """
 
@@ -59,7 +59,7 @@ class Remembering(nn.Module):
 
 
 def memory_loss(logits: Tensor, before: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy of the head against what was answered before.
+    """Binary cross-entropy of the head against the remembered answer.
 
     Args:
         logits: (N,1,h,w), resized to ``before``.
@@ -85,15 +85,15 @@ def with_answers(
     device: torch.device,
     progress: Callable[[int], None] | None = None,
 ) -> Bank:
-    """The bank with what ``network`` answers on every picture of it, as its plane ``before``.
+    """The bank with the answers of ``network`` to all its pictures, as its plane ``before``.
 
-    Answers lie beside the bank's arrays and are found there the next time.
+    They are kept beside the bank's arrays and found there the next time.
 
     Args:
         bank: not yet on a GPU.
         network: in ``eval`` mode.
-        weights: the file that it is from.
-        size: what pictures are resized to for it, in pixels a side.
+        weights: its file.
+        size: of its input, in pixels a side.
         device: to compute on.
         progress: called with the number of pictures that are done.
     """

@@ -1,4 +1,4 @@
-"""After a half-decoder run: fit the full-resolution parts that it left out."""
+"""Fitting the full-resolution decoder after a run that trained the half decoder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_no
 
 from .losses import deep_supervision
 from .progress import progress
-from .run import Run, Supply, finite, rate_at
+from .run import Run, Supply, finite, lr_at
 from .stop import StopRequest
 
 
 def fit_full_resolution(run: Run, model: U2Net, supply: Supply, stop_request: StopRequest) -> None:
-    """Train only what the half decoder left out, so that d0 and d1 fit the rest again."""
+    """Train only the parts that the half decoder lacks, so that d0 and d1 fit the rest again."""
     model.decoder = "full"
     run.config.laid_out(fold_batch_norm(model)).to(run.accelerator.device)
     for name, parameter in model.named_parameters():
@@ -27,7 +27,7 @@ def fit_full_resolution(run: Run, model: U2Net, supply: Supply, stop_request: St
     with progress("full decoder", steps, shown=main) as advance:
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = rate_at(step, steps, run.config.lr, steps // 10)
+                group["lr"] = lr_at(step, steps, run.config.lr, steps // 10)
             batch = supply(run.total + step)
             outputs = prepared(batch.image)[:2]
             loss = deep_supervision(outputs, batch.alpha, batch.weight, **run.config.loss_weights)

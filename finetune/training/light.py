@@ -1,4 +1,4 @@
-"""What light, a lens, a sensor and a file make of a picture: tensor operations on batches."""
+"""Photometric augmentation: light, blur, resolution, noise and JPEG, as operations on batches."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from torch import Tensor
 from u2net_human_plugin.preprocess import MEAN, STD
 
 from .draws import Draw
-from .recipe import Recipe
+from .recipe import Range, Recipe
 
 
-def lit(draw: Draw, rgb: Tensor, strength: float) -> Tensor:
-    """Gamma, contrast, saturation, white balance and brightness, drawn for each picture."""
+def lit(draw: Draw, rgb: Tensor, recipe: Recipe, strength: float) -> Tensor:
+    """Gamma, contrast, saturation, white balance and brightness, drawn for each picture.
+
+    ``strength`` 1 uses the whole of the recipe's ranges, 0 changes nothing.
+    """
     count = len(rgb)
 
-    def factor(low: float, high: float) -> Tensor:
-        return (draw.uniform(count, low, high) * strength).exp()[:, None, None, None]
+    def factor(span: Range) -> Tensor:
+        return (draw.uniform(count, *span) * strength).exp()[:, None, None, None]
 
-    rgb = rgb.clamp(1e-4, 1) ** factor(-0.45, 0.45)
+    rgb = rgb.clamp(1e-4, 1) ** factor(recipe.gamma)
     mean = rgb.mean((1, 2, 3), keepdim=True)
-    rgb = (rgb - mean) * factor(-0.4, 0.35) + mean
+    rgb = (rgb - mean) * factor(recipe.contrast) + mean
     grey = _luma(rgb)
-    rgb = grey + (rgb - grey) * factor(-0.5, 0.35)
-    balance = (draw.uniform(3 * count, -0.15, 0.15) * strength).exp().view(count, 3, 1, 1)
-    return (rgb * balance * factor(-0.5, 0.25)).clamp(0, 1)
+    rgb = grey + (rgb - grey) * factor(recipe.saturation)
+    balance = (draw.uniform(3 * count, *recipe.white_balance) * strength).exp().view(count, 3, 1, 1)
+    return (rgb * balance * factor(recipe.brightness)).clamp(0, 1)
 
 
 def _luma(rgb: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ def _luma(rgb: Tensor) -> Tensor:
 
 
 def spoilt(draw: Draw, rgb: Tensor, recipe: Recipe) -> Tensor:
-    """Grey, dark, out of focus, of low resolution, noisy, compressed: each now and then."""
+    """Make some pictures grey, dark, out of focus, of low resolution, noisy or compressed."""
     count, size = len(rgb), rgb.shape[-1]
 
     def some(share: float) -> Tensor:
@@ -44,26 +47,26 @@ def spoilt(draw: Draw, rgb: Tensor, recipe: Recipe) -> Tensor:
     if len(these := some(recipe.grey)):
         rgb[these] = _luma(rgb[these]).expand(-1, 3, -1, -1)
     if len(these := some(recipe.dark)):
-        rgb[these] *= draw.uniform(len(these), 0.15, 0.5)[:, None, None, None]
+        rgb[these] *= draw.uniform(len(these), *recipe.darkness)[:, None, None, None]
     if len(these := some(recipe.blurred)):
-        rgb[these] = _blurred(rgb[these], draw.uniform(len(these), 0.4, 2.2))
+        rgb[these] = _blurred(rgb[these], draw.uniform(len(these), *recipe.blur), recipe.blur[1])
     if len(these := some(recipe.coarse)):
-        # One resolution a batch: pictures of different sizes are no one tensor.
-        small = max(16, int(size * float(draw.log_uniform(1, 0.12, 0.7))))
+        # One resolution for the whole batch: pictures of different sizes are not one tensor.
+        small = max(16, int(size * float(draw.log_uniform(1, *recipe.resolution))))
         reduced = F.interpolate(rgb[these], small, mode="bilinear", antialias=True)
         rgb[these] = F.interpolate(reduced, size, mode="bicubic").clamp(0, 1)
     if len(these := some(recipe.noisy)):
-        strength = 0.04 * draw.normal(len(these), 1, 1, 1).abs()
+        strength = recipe.noise * draw.normal(len(these), 1, 1, 1).abs()
         rgb[these] = (rgb[these] + strength * draw.normal(len(these), 3, size, size)).clamp(0, 1)
     if len(these := some(recipe.jpeg)):
         rgb[these] = compressed(rgb[these], draw.uniform(len(these), *recipe.quality))
     return rgb
 
 
-def _blurred(rgb: Tensor, sigma: Tensor) -> Tensor:
-    """Each of (N,3,H,W) by a Gaussian of its own ``sigma`` (N,) in pixels, up to 2.2."""
+def _blurred(rgb: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Each of (N,3,H,W) by a Gaussian of its own ``sigma`` (N,) in pixels, up to ``largest``."""
     count, channels, height, width = rgb.shape
-    reach = 6
+    reach = min(math.ceil(2.7 * largest), height - 1, width - 1)
     steps = torch.arange(-reach, reach + 1, device=rgb.device, dtype=rgb.dtype)
     kernels = (-steps.square() / (2 * sigma.square()[:, None])).exp()
     kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0)
@@ -90,7 +93,7 @@ _CHROMA_STEPS = (
 
 
 def compressed(rgb: Tensor, quality: Tensor) -> Tensor:
-    """What JPEG with chroma at half resolution makes of colours (N,3,H,W) in 0…1.
+    """Colours (N,3,H,W) in 0…1 after JPEG compression with chroma at half resolution.
 
     ``quality`` is (N,) in 1…100, as in libjpeg.
     """
@@ -102,7 +105,7 @@ def compressed(rgb: Tensor, quality: Tensor) -> Tensor:
     luma = _quantized(luma - 128, _LUMA_STEPS, scale) + 128
     chroma = F.avg_pool2d(torch.cat((blue, red), 1), 2)
     chroma = _quantized(chroma, _CHROMA_STEPS, scale)
-    # As libjpeg's "fancy upsampling" does it, which is its default.
+    # As libjpeg's "fancy upsampling", its default.
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     blue, red = chroma[:, :1], chroma[:, 1:]
     green = luma - 0.344 * blue - 0.714 * red
@@ -124,7 +127,7 @@ def _quantized(plane: Tensor, steps: tuple[tuple[int, ...], ...], scale: Tensor)
 
 
 def normalized(rgb: Tensor) -> Tensor:
-    """As :func:`u2net_human_plugin.preprocess.normalize`: (N,3,S,S) in 0…1."""
+    """(N,3,S,S) in 0…1, normalised as by :func:`u2net_human_plugin.preprocess.normalize`."""
     rgb = rgb / rgb.amax((1, 2, 3), keepdim=True).clamp(min=1 / 255)
     mean, std = (torch.from_numpy(values).to(rgb.device)[:, None, None] for values in (MEAN, STD))
     return (rgb - mean) / std

@@ -1,11 +1,11 @@
 r"""python -m finetune train: fine-tune U²-Net on people.
 
-A look at whether everything works, a minute on a laptop:
+A trial that takes a minute on a laptop:
 
     python -m finetune train --manifest data/manifest.jsonl --out runs/try \
         --init u2netp.onnx --epochs 1 --epoch-size 32 --size 128 --batch-size 4
 
-The real thing, on CPU, one GPU, or, by `accelerate launch -m finetune train …`, on many:
+A real run, on the CPU, on one GPU, or with `accelerate launch -m finetune train …` on many:
 
     python -m finetune train --manifest data/manifest.jsonl --out runs/people --init u2netp.onnx
 """
@@ -32,12 +32,12 @@ from .config_file import RUN_FILE, write_config
 from .dataset import Material
 from .forgetting import Remembering, memory_loss
 from .full_decoder import fit_full_resolution
-from .items import items_of
 from .losses import deep_supervision
 from .progress import progress
-from .run import BEST, LAST, Run, Supply, finite, rate_at, share_of
+from .run import BEST, LAST, Run, Supply, finite, lr_at, share_of
 from .start import bank_of, describe, groups, has_batch_norm, initial_network, saved_state
 from .stop import Stop, StopRequest
+from .training_rows import training_rows
 from .validation import ValidationSet, predict, validate, validation_sets
 
 FINAL = "u2net_finetuned.pth"
@@ -52,19 +52,19 @@ def train(
 ) -> Path | None:
     """Run or resume a training; return the final checkpoint, or None if it ended early.
 
-    With ``finish`` a run that was stopped trains no further: its best weights become the
-    final checkpoint. Ending early (``minutes`` over, Ctrl-C, SIGTERM) writes ``last.pt``, from
+    With ``finish`` a stopped run trains no further: its best weights become the final
+    checkpoint. Ending early (``minutes`` over, Ctrl-C, SIGTERM) writes ``last.pt``, from
     which ``resume=True`` goes on with the same pictures and losses as an uninterrupted run.
 
     Raises:
-        DataError: the manifest, or what is to be resumed, cannot be used.
+        DataError: the manifest, or the run to resume, cannot be used.
         WeightsError: ``config.init`` is no U²-Net checkpoint.
     """
     # ---- data
     rows = [row for path in config.manifests for row in read_manifest(path)]
     training = [row for row in rows if in_split(row, "train")]
     held = [row for row in rows if in_split(row, "val")]
-    items = items_of(training, config.coarse, config.recipe.sources)
+    chosen = training_rows(training, config.coarse, config.recipe.sources)
     data = describe(training, held)
     saved = saved_state(config, data, resume or finish, finish)
     accelerator = Accelerator(
@@ -78,14 +78,14 @@ def train(
     torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = True  # all steps have the same shapes: one search serves all
     network = initial_network(config)
-    bank = bank_of(items, config, accelerator)
+    bank = bank_of(chosen, config, accelerator)
     batches = Batches(bank.on(accelerator.device), config.recipe, config.seed)
     if config.batch_norm == "live" and not has_batch_norm(network):
         pictures = batches.draw(0, 32, config.size).image.cpu()
         calibrate(network, torch.split(pictures, config.batch_size))
     model = Remembering(network) if config.remember else network
     optimizer = torch.optim.Adam(groups(model, config), lr=config.lr)
-    epoch = config.epoch_size or sum(item.kind in ("photo", "cutout") for item in items)
+    epoch = config.epoch_size or sum(row.kind in ("photo", "cutout") for row in chosen)
     total = config.epochs * math.ceil(epoch / config.batch_size)
     run = Run(
         *(config, accelerator, model, checkpoints.weight_average(network, config.ema), optimizer),
@@ -113,7 +113,7 @@ def train(
             final = _finish(run, supply, stop_request)
     except Stop as stop:
         run.save(LAST)
-        accelerator.wait_for_everyone()  # none may end the others while this is being written
+        accelerator.wait_for_everyone()  # a process that ends would end the others while they write
         why = f"at step {run.step} of {total} ({stop})"
         accelerator.print(f"stopped {why}; go on with --resume")
         return None
@@ -133,15 +133,15 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
     ]
     thawing = round(config.freeze_encoder * run.total)
     if not run.history and sets:
-        _validate(run, sets)  # what the starting weights do
+        _validate(run, sets)  # the starting weights
     main = accelerator.is_main_process
     with progress("step", run.total, run.step, shown=main) as advance:
         began, before = time.monotonic(), run.seconds
         while run.step < run.total:
             run.model.train()
-            rate = rate_at(run.step, run.total, config.lr, config.warmup)
+            lr = lr_at(run.step, run.total, config.lr, config.warmup)
             for group in run.optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
+                group["lr"] = lr * group["factor"]
             batch = supply(run.step)
             outputs = run.model(batch.image)
             memory = torch.zeros((), device=batch.image.device)
@@ -160,17 +160,17 @@ def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: Sto
             run.average.update_parameters(run.network)
             if run.step + 1 < run.total:
                 supply.prepare(run.step + 1)
-            # Asked only now, when a GPU has all of its work: reading a number waits for it. Nothing
-            # has been saved yet.
-            value = finite(run, loss, rate)
-            finite(run, torch.as_tensor(norm, device=loss.device), rate, "gradient's norm")
+            # Only now, because reading a value waits for the GPU, which has all its work by now.
+            # Nothing has been saved yet.
+            value = finite(run, loss, lr)
+            finite(run, torch.as_tensor(norm, device=loss.device), lr, "gradient's norm")
 
             run.step += 1
             run.losses.append(value)
             run.seconds = before + time.monotonic() - began
             recent = run.losses[-50:]
             advance(run.step, f"loss {sum(recent) / len(recent):.4f}")
-            values = {"loss": value, "rate": rate}
+            values = {"loss": value, "lr": lr}
             if batch.before is not None:
                 values["memory"] = float(memory.detach())
             accelerator.log(values, run.step)

@@ -1,7 +1,7 @@
 """Make glibc keep freed memory, which more than halves a training step's time on the CPU.
 
-By default glibc returns every large block to the kernel as soon as it is freed and gets it back
-page by page, zeroed, at the next layer.
+By default glibc returns every large block to the kernel when it is freed, and gets it back page by
+page, zeroed, for the next layer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far a long task has come: a bar on a terminal, a line a minute in a log file."""
+"""Progress of a long task: a bar on a terminal, a line a minute in a log file."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rich.progress import (
 #: Seconds between two lines of a log.
 INTERVAL = 60.0
 
-#: Tells how many steps are done, and anything worth a word.
+#: Called with the number of steps that are done, and a note.
 Advance = Callable[[int, str], None]
 
 
 @contextmanager
 def progress(title: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator[Advance]:
-    """Show a task of ``total`` steps, ``done`` of which an earlier run did.
+    """Show a task of ``total`` steps, of which ``done`` were made before.
 
-    Yields a function that is to be called after each step; with ``shown`` false, on all
+    Yields a function that is to be called after each step. If ``shown`` is false, as on all
     processes of a run but one, it does nothing.
     """
     if not shown:

@@ -1,4 +1,4 @@
-"""A training run's arguments and moving parts, and how it is saved and resumed."""
+"""The state of a training run, and how it is saved and resumed."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ BEST = "best.pt"
 class Supply:
     """This process's part of every batch, by the batch's number.
 
-    On a GPU a batch can be made on a stream of its own while a step is still being computed.
+    On a GPU the next batch is made on a stream of its own while a step is being computed.
 
     Args:
-        draw: batch by number.
-        device: where it makes them.
+        draw: makes the batch of a number.
+        device: on which it makes them.
     """
 
     def __init__(self, draw: Callable[[int], Batch], device: torch.device) -> None:
@@ -58,7 +58,7 @@ class Supply:
         return batch
 
     def prepare(self, number: int) -> None:
-        """Make that batch now, if that takes no time from the step that is being computed."""
+        """Start making that batch, if the device can do so beside the step that it computes."""
         if self._stream is not None:
             with torch.cuda.stream(self._stream):
                 self._waiting = number, self._draw(number)
@@ -66,7 +66,7 @@ class Supply:
 
 @dataclass
 class Run:
-    """The moving parts of one run."""
+    """The state of one run."""
 
     config: TrainConfig
     accelerator: Accelerator
@@ -83,14 +83,14 @@ class Run:
 
     @property
     def network(self) -> U2Net:
-        """What is trained, without what is around it while that lasts."""
+        """The network that is trained, without its wrappers."""
         model = self.accelerator.unwrap_model(self.model)
         network = model.network if isinstance(model, Remembering) else model
         assert isinstance(network, U2Net)
         return network
 
     def record(self) -> dict[str, Any]:
-        """The JSON twin of a checkpoint."""
+        """The JSON twin of a checkpoint: the run's record."""
         return {
             "arguments": self.config.record(),
             "data": self.data,
@@ -128,7 +128,7 @@ class Run:
             checkpoints.save(self.config.out / name, content, self.record())
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Take up where :func:`resumable` content left off."""
+        """Restore the state that :func:`resumable` returned."""
         self.accelerator.unwrap_model(self.model).load_state_dict(content["raw"])
         self.average.module.load_state_dict(content["ema"])
         self.average.n_averaged.fill_(content["ema_steps"] + 1)
@@ -139,7 +139,7 @@ class Run:
 
 
 def saved_config(out: Path) -> TrainConfig | None:
-    """The arguments of the run in ``out``; None if there is none.
+    """The arguments of the run in ``out``; None if there is no run.
 
     Raises:
         DataError: they cannot be read.
@@ -163,20 +163,17 @@ def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[
         DataError: it is damaged, or of a run with other arguments or pictures.
     """
     content = checkpoints.load(path)
-    # What an earlier version did not know yet is as it is without being asked for.
-    mine, saved = config.record(), TrainConfig.of_record(content["arguments"]).record()
+    mine, saved = config.record(), content["arguments"]
     shown = {option.name: option.key for option in options()}
     for key, value in mine.items():
         if key == "epochs" and value > saved[key]:
-            continue  # the schedule becomes longer: the rate rises again to where it would be
-        if key not in FREE and saved[key] != value:
+            continue  # the schedule becomes longer; the learning rate is that of the new one
+        if key not in FREE and saved.get(key) != value:
             raise DataError(
-                f"{path}: was made with --{shown[key]} {saved[key]!r}, not {value!r}; resume "
+                f"{path}: was made with --{shown[key]} {saved.get(key)!r}, not {value!r}; resume "
                 "with the same arguments, or start anew in another --out."
             )
-    # Earlier versions kept the second one, which knows nothing of order and held-back rows.
-    known = (data["sha256"], data["unordered_sha256"])
-    if content.get("data_sha256", known[0]) not in known:
+    if content["data_sha256"] != data["sha256"]:
         raise DataError(
             f"{path}: was trained on other pictures than {', '.join(mine['manifests'])} names "
             "now, or in another order; bring them back, or start anew in another --out "
@@ -186,19 +183,19 @@ def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[
 
 
 class DivergedError(PluginError):
-    """A loss or a gradient is not finite: nothing that follows would be of use."""
+    """A loss or a gradient is not finite; to go on would be of no use."""
 
 
-def finite(run: Run, loss: Tensor, rate: float, what: str = "loss") -> float:
-    """The value of ``loss``, as the mean over all processes.
+def finite(run: Run, loss: Tensor, lr: float, what: str = "loss") -> float:
+    """The value of ``loss``, averaged over all processes.
 
     Raises:
-        DivergedError: it is not finite; says from where to go on.
+        DivergedError: it is not finite; the message says from which checkpoint to go on.
     """
     value = float(run.accelerator.reduce(loss.detach(), "mean"))
     if math.isfinite(value):
         return value
-    # What was measured is good for sure; what was saved last may have been on its way here.
+    # The best checkpoint was validated; the last one may already have begun to diverge.
     good = run.config.out / (BEST if run.history else LAST)
     state = checkpoints.record_of(good) if good.is_file() else None
     remedy = (
@@ -208,11 +205,11 @@ def finite(run: Run, loss: Tensor, rate: float, what: str = "loss") -> float:
         else "no checkpoint had been saved before; start again with a lower --lr"
     )
     raise DivergedError(
-        f"the {what} is {value} at step {run.step}, at a rate of {rate:.2e}; {remedy}."
+        f"the {what} is {value} at step {run.step}, at a learning rate of {lr:.2e}; {remedy}."
     )
 
 
-def rate_at(step: int, total: int, peak: float, warmup: int) -> float:
+def lr_at(step: int, total: int, peak: float, warmup: int) -> float:
     """Learning rate: linear warm-up to ``peak``, then a cosine down to a hundredth of it."""
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -221,7 +218,7 @@ def rate_at(step: int, total: int, peak: float, warmup: int) -> float:
 
 
 def share_of(batches: Batches, config: TrainConfig, accelerator: Accelerator) -> Supply:
-    """This process's part of every batch; each process draws one of its own.
+    """This process's part of every batch, which it draws by itself.
 
     Raises:
         DataError: a batch cannot be shared out evenly.

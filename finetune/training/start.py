@@ -1,4 +1,4 @@
-"""What a run starts from: its pictures, its weights, and the state it may have stopped in."""
+"""The start of a run: its pictures, its weights, and the state in which it was stopped."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..data.manifest import Row
 from . import checkpoints
 from .bank import Bank, decode
 from .config import TrainConfig
-from .forgetting import HEAD_RATE, Remembering, with_answers
-from .items import Item
+from .forgetting import HEAD_LR_FACTOR, Remembering, with_answers
 from .progress import progress
 from .run import LAST, resumable
+from .training_rows import TrainingRow
 from .widen import widened
 
 
 def saved_state(
     config: TrainConfig, data: dict[str, Any], wanted: bool, finish: bool
 ) -> dict[str, Any] | None:
-    """The state to go on from, or None for a new run."""
+    """The state to resume from, or None for a new run."""
     last = config.out / LAST
     if wanted and last.is_file():
         return resumable(last, config, data)
@@ -45,7 +45,7 @@ def initial_network(config: TrainConfig) -> U2Net:
 
     Raises:
         DataError: the weights are of another variant.
-        WeightsError: they are no U²-Net's.
+        WeightsError: they are not those of a U²-Net.
     """
     if config.init is None:
         network = U2Net(config.variant, config.decoder)
@@ -67,32 +67,32 @@ def initial_network(config: TrainConfig) -> U2Net:
 
 
 def has_batch_norm(network: U2Net) -> bool:
-    """Whether its batch normalisation has not been folded."""
+    """Whether it has batch normalisation that is not folded."""
     return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
 def groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """What is trained, by how much faster than --lr it learns."""
+    """Parameter groups; "factor" is the ratio of their learning rate to --lr."""
     network = model.network if isinstance(model, Remembering) else model
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": trained, "factor": 1.0, "lr": config.lr}]
     if isinstance(model, Remembering):
-        groups.append({"params": list(model.head.parameters()), "factor": HEAD_RATE})
+        groups.append({"params": list(model.head.parameters()), "factor": HEAD_LR_FACTOR})
     return groups
 
 
-def bank_of(items: Sequence[Item], config: TrainConfig, accelerator: Accelerator) -> Bank:
+def bank_of(rows: Sequence[TrainingRow], config: TrainConfig, accelerator: Accelerator) -> Bank:
     """The pictures, decoded by one process while the others wait."""
     main = accelerator.is_main_process
-    with progress("pictures", len(items), shown=main) as advance:
+    with progress("pictures", len(rows), shown=main) as advance:
         bank = decode(
-            items, config.stored_side, config.pictures, progress=lambda done: advance(done, "")
+            rows, config.stored_side, config.pictures, progress=lambda done: advance(done, "")
         )
     if config.remember is None:
         return bank
     network = fold_batch_norm(load_checkpoint(config.remember, "half"))
     size = network.size or config.size
-    with progress("answers to remember", len(items), shown=main) as advance:
+    with progress("answers to remember", len(rows), shown=main) as advance:
         return with_answers(
             *(bank, network, config.remember, size, accelerator.device),
             progress=lambda done: advance(done, ""),
@@ -100,7 +100,7 @@ def bank_of(items: Sequence[Item], config: TrainConfig, accelerator: Accelerator
 
 
 def describe(training: list[Row], held: list[Row]) -> dict[str, Any]:
-    """What the run's data is, for its record."""
+    """The description of the run's data, for its record."""
     sources: dict[str, dict[str, Any]] = {}
     for row in training:
         entry = sources.setdefault(row.source, {"licences": set(), "pictures": 0})
@@ -110,7 +110,6 @@ def describe(training: list[Row], held: list[Row]) -> dict[str, Any]:
         entry["licence"] = "; ".join(sorted(entry.pop("licences")))
     return {
         "sha256": checkpoints.data_hash(training, held),
-        "unordered_sha256": checkpoints.unordered_data_hash(training),
         "training": len(training),
         "held_back": len(held),
         "sources": sources,

@@ -1,4 +1,4 @@
-"""How a run is ended early and in order: by Ctrl-C, SIGTERM or a deadline."""
+"""Ending a run early and in order: by Ctrl-C, SIGTERM or a deadline."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Stop(Exception):  # noqa: N818 - not an error: the run ends early but in o
 
 
 class StopRequest:
-    """Within it, Ctrl-C and SIGTERM, or a deadline, end the run between two steps.
+    """Within it, Ctrl-C, SIGTERM and a deadline end the run between two steps.
 
-    An exception out of a signal handler could strike in the middle of an optimizer step,
-    and what is saved then would be no state the run ever had.
+    An exception from a signal handler could interrupt an optimizer step, and the state that is
+    saved then would be one that the run never had.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -39,8 +39,8 @@ class StopRequest:
     def check(self, accelerator: Accelerator) -> None:
         """Raise :class:`Stop` if any process of the run has been asked to end.
 
-        All of them have to call it after the same steps: one that went on alone would wait
-        for the others' gradients for ever.
+        All processes have to call it after the same steps: one that went on alone would wait for
+        the others' gradients for ever.
         """
         if time.monotonic() > self.deadline:
             self.reason = "time is up"
@@ -52,6 +52,6 @@ class StopRequest:
             raise Stop(self.reason or "another process was asked to stop")
 
     def _request(self, number: int, _frame: object) -> None:
-        if self.reason:  # asked twice: at once, whatever is lost
+        if self.reason:  # asked twice: end at once, without saving
             raise KeyboardInterrupt
         self.reason = signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""TOML files that users write: read, with a remedy for what is wrong."""
+"""Reading TOML files that users write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file, as plain values.
 
     Raises:
-        DataError: there is none, or it is no TOML; names the file and the line.
+        DataError: there is no such file, or it is not TOML; names the file and the line.
     """
     try:
         content: dict[str, Any] = tomlkit.parse(path.read_text("utf-8")).unwrap()
@@ -26,5 +26,5 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The one of ``known`` that is spelt most like ``name``."""
+    """The name in ``known`` with the most similar spelling."""
     return difflib.get_close_matches(name, list(known), 1, cutoff=0)[0]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from .config import FORMER, Option, TrainConfig, options
+from .config import FORMER_NAMES, Option, TrainConfig, options
 from .recipe import Recipe, read_recipe
 
 
@@ -27,15 +27,15 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _former() -> dict[str, Option]:
-    """Options by their names of before."""
+    """The options that have a former name, by that name."""
     known = {option.name: option for option in options()}
-    return {name: known[today] for name, today in FORMER.items()}
+    return {name: known[today] for name, today in FORMER_NAMES.items()}
 
 
 def _parameter(option: Option, former: str = "") -> inspect.Parameter:
     """An option as the parameter of a command."""
     default, info = option.default, copy.copy(option.info)
-    # What the command line holds of those that are no plain value.
+    # The command line's types for options that are not plain values.
     kind, default = {
         tuple[Path, ...]: (list[Path], []),
         dict[str, float]: (list[str], []),
@@ -79,9 +79,6 @@ def train(
         float | None,
         typer.Option(min=0, help="Stop in order after so long, with status 130; --resume goes on."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(hidden=True, help="Ignored: pictures are decoded once.")
-    ] = None,
     context: typer.Context,
     **values: Any,
 ) -> None:
@@ -103,8 +100,6 @@ def train(
     if settings.batch_norm == "live" and settings.batch_size < 16:
         note = f"note: with --batch-size {settings.batch_size}, live statistics are noisy"
         typer.echo(note, err=True)
-    if workers is not None:
-        typer.echo("note: --workers is ignored; pictures are decoded once, then kept", err=True)
     final = loop.train(settings, resume=resume, finish=finish, minutes=minutes)
     if final is None:
         raise typer.Exit(130)
@@ -112,12 +107,12 @@ def train(
 
 
 def _given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
-    """What stands on the command line, by the fields' names and as their types."""
+    """The options that the command line gives, as fields of :class:`TrainConfig`."""
     given = {}
     for name, option in {**_former(), **{option.name: option for option in options()}}.items():
         if getattr(context.get_parameter_source(name), "name", "") != "COMMANDLINE":
             continue
-        if name in FORMER:
+        if name in FORMER_NAMES:
             typer.echo(f"note: --{name} is called --{option.key} now", err=True)
         value = values[name]
         if option.type == tuple[Path, ...]:

@@ -1,7 +1,7 @@
-"""Validation while training: fixed pictures, held back from training, at network size.
+"""Validation while training, on fixed samples of held-back pictures, at network size.
 
-Two sets: real photos, and composites unlike them (several people, small figures, empty
-scenes), which are rendered from held-back people and held-back scenes.
+The sets are photos; composites of several people and small figures, rendered from held-back people
+and scenes; and empty scenes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SEED = 20201  # never changes, so that runs can be compared
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Rendered once, then kept: ``pictures`` of :class:`PeopleDataset`'s items."""
+    """Samples of a :class:`PeopleDataset`, rendered once and kept."""
 
     name: str
     pictures: list[dict[str, Tensor]]
@@ -31,7 +31,7 @@ class ValidationSet:
 def validation_sets(material: Material, count: int, size: int) -> list[ValidationSet]:
     """``count`` photos, ``count`` composites and half as many empty scenes, if there are any."""
     sets = []
-    # Leaving the band around coarse contours out of account would hide errors at edges.
+    # Photos count up to their contours, coarse ones too: else errors at edges would not show.
     measured_at_edges = replace(material, coarse={})
     for name, mix, number in (
         ("photos", Mix(photo=1, group=0, scene=0, empty=0), count),
@@ -49,7 +49,7 @@ def validation_sets(material: Material, count: int, size: int) -> list[Validatio
 
 @torch.inference_mode()
 def predict(model: nn.Module, picture: Mapping[str, Tensor], device: torch.device) -> Tensor:
-    """Alpha (H,W) in 0…1 on the CPU, resized as inference does it: before the sigmoid."""
+    """Alpha (H,W) in 0…1 on the CPU; as in inference, logits are resized before the sigmoid."""
     logits = model(picture["image"][None].to(device))[0]
     size = picture["alpha"].shape[1:]
     resized = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
@@ -59,8 +59,8 @@ def predict(model: nn.Module, picture: Mapping[str, Tensor], device: torch.devic
 def validate(model: nn.Module, sets: list[ValidationSet], device: torch.device) -> dict[str, float]:
     """Mean metrics by set, and ``score``, by which the best checkpoint is chosen.
 
-    The score is the mean over IoU and Boundary IoU of photos and composites and the share
-    of empty scenes left empty. Pixels of weight 0 are left out of account.
+    The score is the mean of IoU and Boundary IoU of photos and composites and the share of empty
+    scenes left empty. Pixels of weight 0 do not count.
     """
     results: dict[str, float] = {}
     for validation_set in sets:

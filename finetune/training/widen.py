@@ -1,9 +1,9 @@
-"""A lite U²-Net as a wide one that computes the same function: where its fine-tuning starts.
+"""Widening: a wide U²-Net that computes the same function as a lite one, to fine-tune from.
 
 Net2WiderNet (Chen, Goodfellow and Shlens, "Net2Net: Accelerating learning via knowledge
-transfer", ICLR 2016, arXiv:1511.05641), with new channels instead of copied ones: what a new
-channel computes is random, and everything old reads it with weights of zero. So the first
-answer is the lite network's, and the first step can already give new channels a meaning.
+transfer", ICLR 2016, arXiv:1511.05641), with new channels instead of copied ones: a new channel
+computes something random, and old channels read it with weights of zero. So the first answer is the
+lite network's, and the first step can already use the new channels.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ def widened(model: U2Net, variant: Variant = "wide", decoder: Decoder = "half") 
     """A network of ``variant`` with folded batch normalisation and the function of ``model``.
 
     Args:
-        model: no channel of it may be wider than the same one of ``variant``. It is folded,
-            in place.
-        variant: what to widen it to.
+        model: no layer of it may be wider than the same one of ``variant``. It is folded, in place.
+        variant: the variant of the result.
         decoder: of the result.
 
     Raises:
@@ -60,7 +59,7 @@ def widened(model: U2Net, variant: Variant = "wide", decoder: Decoder = "half") 
 
 
 def _inputs(name: str, old: Mapping[str, Stage], new: Mapping[str, Stage]) -> _Groups:
-    """What a stage reads: the pixels, the stage above, or the stage below beside its own skip."""
+    """The inputs of a stage: pixels, the stage above, or the stage below and the skip."""
 
     def outputs(stage: str) -> tuple[int, int]:
         return old[stage].outputs, new[stage].outputs
@@ -77,7 +76,7 @@ def _place(
 ) -> None:
     """Copy a convolution into a larger one's first ``outputs`` channels.
 
-    Those read the larger one's further inputs with weights of zero.
+    These read the larger one's additional inputs with weights of zero.
     """
     weight, bias = target[f"{key}.weight"], target[f"{key}.bias"]
     if weight.shape[0] < outputs or any(after < before for before, after in groups):

@@ -182,7 +182,7 @@ def test_lines_may_end_as_on_windows(picture: Path) -> None:
     ("extra", "searched"),
     [
         pytest.param({}, False, id="no boxes"),
-        pytest.param({"boxes": [[1, 2, 3, 4, 0.5]]}, True, id="of a set from before"),
+        pytest.param({"boxes": [[1, 2, 3, 4, 0.5]]}, False, id="of whom is not said"),
         pytest.param({"boxes": [[1, 2, 3, 4, 0.5]], "detector": "yolo"}, True, id="a detector's"),
         pytest.param({"boxes": [[1, 2, 3, 4, 1.0]], "detector": None}, False, id="a mask's"),
     ],

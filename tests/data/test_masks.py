@@ -19,9 +19,13 @@ from u2net_human_plugin.finetune.data.manifest import load_alpha, load_mask, rea
 from u2net_human_plugin.finetune.data.masks import BRIGHT, Reading, parse_classes, to_grey
 from u2net_human_plugin.finetune.data.plan import Plan
 from u2net_human_plugin.finetune.data.report import doubtful_sources
-from u2net_human_plugin.finetune.data.samples import Look
+from u2net_human_plugin.finetune.data.writer import WriteOptions
 
 Values = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+#: Photos stay whole, and there are no cut-outs.
+AS_THEY_ARE = WriteOptions(crop=False, cutouts="none")
 
 
 def palette(values: Values) -> Image.Image:
@@ -94,9 +98,11 @@ def test_people_who_are_left_out_stay_unknown_beside_the_borders(
     boxes = np.array([(40, 40, 140, 300), (150, 210, 230, 310)], np.float32)
     reading = Reading(frozenset([15]))
     origin = sources.Origin("s")
-    candidates = list(sources.pairs(tmp_path / "images", tmp_path / "masks", origin, reading))
-    plan = Plan(Look(crop=False, cutouts="none"), lambda _: (boxes, np.full(2, 0.9, np.float32)))
-    (row,) = collect(candidates, tmp_path / "out", plan, quiet=True).rows
+    photos = list(sources.pairs(tmp_path / "images", tmp_path / "masks", origin, reading))
+    plan = Plan(
+        WriteOptions(crop=False, cutouts="none"), lambda _: (boxes, np.full(2, 0.9, np.float32))
+    )
+    (row,) = collect(photos, tmp_path / "out", plan, quiet=True).rows
     assert row.bystanders is not None
     trimap = np.asarray(Image.open(row.bystanders))
     assert trimap[250, 200] == 128
@@ -222,10 +228,12 @@ class TestInverted:
             save(photo(index), tmp_path / f"raw/images/{index}.png")
             save(drawn(box), tmp_path / f"raw/masks/{index}.png")
         origin = sources.Origin("s")
-        candidates = list(sources.pairs(tmp_path / "raw/images", tmp_path / "raw/masks", origin))
+        photos = list(sources.pairs(tmp_path / "raw/images", tmp_path / "raw/masks", origin))
         box = np.array([PERSON], np.float32)
-        plan = Plan(Look(crop=False, cutouts="none"), lambda _: (box, np.ones(1, np.float32)))
-        outcome = collect(candidates, tmp_path / "out", plan, quiet=True)
+        plan = Plan(
+            WriteOptions(crop=False, cutouts="none"), lambda _: (box, np.ones(1, np.float32))
+        )
+        outcome = collect(photos, tmp_path / "out", plan, quiet=True)
         assert [row.extra.get("flags", [])[:1] for row in outcome.rows] == [
             *[["inverted_mask"]] * 3,
             ["mask_disagrees"],
@@ -239,12 +247,12 @@ class TestInverted:
         for index in range(3):
             save(photo(index), tmp_path / f"images/{index}.png")
             save(drawn((150, 200, 230, 300)), tmp_path / f"masks/{index}.png")
-        candidates = list(
-            sources.pairs(tmp_path / "images", tmp_path / "masks", sources.Origin("s"))
-        )
+        photos = list(sources.pairs(tmp_path / "images", tmp_path / "masks", sources.Origin("s")))
         box = np.array([[10, 10, 100, 150]], np.float32)
-        plan = Plan(Look(crop=False, cutouts="none"), lambda _: (box, np.ones(1, np.float32)))
-        outcome = collect(candidates, tmp_path / "out", plan, quiet=True)
+        plan = Plan(
+            WriteOptions(crop=False, cutouts="none"), lambda _: (box, np.ones(1, np.float32))
+        )
+        outcome = collect(photos, tmp_path / "out", plan, quiet=True)
         (line,) = doubtful_sources(outcome, inverted=False)
         assert line.startswith("3 of 3 masks of s are elsewhere")
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from u2net_human_plugin.finetune.data.manifest import Split
 from u2net_human_plugin.finetune.data.near_duplicates import (
     NEAR,
-    Member,
+    Fingerprint,
     assign,
     groups,
     near_duplicates,
@@ -33,10 +33,10 @@ def jpeg(image: Image.Image) -> Image.Image:
     return Image.open(file)
 
 
-def member(name: str, alike: str = "", stated: Split | None = None) -> Member:
-    """A member that looks like all others with the same ``alike``, and like no other."""
+def fingerprint(name: str, alike: str = "", stated: Split | None = None) -> Fingerprint:
+    """A fingerprint that looks like all others with the same ``alike``, and like no other."""
     bits = random.Random(alike or name).randbytes(32).hex()
-    return Member(name, (bits, bits), stated)
+    return Fingerprint(name, (bits, bits), stated)
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,22 @@ def test_groups_are_transitive_and_join_equal_files() -> None:
     full = np.zeros(256, np.uint8)
     half[:NEAR], full[: 2 * NEAR] = 1, 1
     chain = [np.packbits(bits).tobytes().hex() for bits in (zero, full, half)]
-    members = [Member(text[:4], (text, text)) for text in chain]
-    members = [Member(str(index), m.hashes) for index, m in enumerate(members)]
-    assert groups(members) == [0, 0, 0]
-    assert groups([members[0], Member("x", ()), members[1], Member("x", ())]) == [0, 1, 2, 1]
+    prints = [Fingerprint(text[:4], (text, text)) for text in chain]
+    prints = [Fingerprint(str(index), m.hashes) for index, m in enumerate(prints)]
+    assert groups(prints) == [0, 0, 0]
+    assert groups([prints[0], Fingerprint("x", ()), prints[1], Fingerprint("x", ())]) == [
+        0,
+        1,
+        2,
+        1,
+    ]
 
 
 def test_adding_pictures_moves_none() -> None:
     """A picture's split does not depend on which others there are, or on their order."""
-    members = [member(f"picture {index}") for index in range(400)]
-    before = {m.sha256: a.split for m, a in zip(members, assign(members, 0.1, 0.2), strict=True)}
-    more = [*(member(f"new {index}") for index in range(400)), *members]
+    prints = [fingerprint(f"picture {index}") for index in range(400)]
+    before = {m.sha256: a.split for m, a in zip(prints, assign(prints, 0.1, 0.2), strict=True)}
+    more = [*(fingerprint(f"new {index}") for index in range(400)), *prints]
     random.Random(1).shuffle(more)
     after = {m.sha256: a.split for m, a in zip(more, assign(more, 0.1, 0.2), strict=True)}
     assert {name: after[name] for name in before} == before
@@ -124,15 +129,15 @@ def test_adding_pictures_moves_none() -> None:
 
 def test_shares_are_as_asked() -> None:
     """Of 3000 pictures, val and test get their shares within three standard deviations."""
-    splits = [place.split for place in assign([member(str(i)) for i in range(3000)], 0.1, 0.2)]
+    splits = [place.split for place in assign([fingerprint(str(i)) for i in range(3000)], 0.1, 0.2)]
     assert splits.count("val") / 3000 == pytest.approx(0.1, abs=0.017)
     assert splits.count("test") / 3000 == pytest.approx(0.2, abs=0.022)
 
 
 def test_a_larger_test_share_takes_from_train_alone() -> None:
     """Changing one share leaves test pictures in test and val pictures in val."""
-    members = [member(str(index)) for index in range(500)]
-    small, large = assign(members, 0.1, 0.1), assign(members, 0.1, 0.3)
+    prints = [fingerprint(str(index)) for index in range(500)]
+    small, large = assign(prints, 0.1, 0.1), assign(prints, 0.1, 0.3)
     for before, after in zip(small, large, strict=True):
         assert (before.split, after.split) in {
             ("train", "train"),
@@ -144,8 +149,10 @@ def test_a_larger_test_share_takes_from_train_alone() -> None:
 
 def test_near_duplicates_share_a_split() -> None:
     """200 pairs, of which none is torn apart."""
-    members = [member(f"{index}{half}", f"scene {index}") for index in range(200) for half in "ab"]
-    splits = [place.split for place in assign(members, 0.2, 0.2)]
+    prints = [
+        fingerprint(f"{index}{half}", f"scene {index}") for index in range(200) for half in "ab"
+    ]
+    splits = [place.split for place in assign(prints, 0.2, 0.2)]
     assert splits[0::2] == splits[1::2]
     assert set(splits) == {"train", "val", "test"}
 
@@ -153,8 +160,8 @@ def test_near_duplicates_share_a_split() -> None:
 def test_a_stated_split_stays_and_draws_its_near_duplicates_along() -> None:
     """New shots of a test scene become test; nothing of test ever becomes train."""
     for index in range(30):
-        stated = member(f"old {index}", f"scene {index}", "test")
-        places = assign([member(f"new {index}", f"scene {index}"), stated], 0.1, 0.1)
+        stated = fingerprint(f"old {index}", f"scene {index}", "test")
+        places = assign([fingerprint(f"new {index}", f"scene {index}"), stated], 0.1, 0.1)
         assert [place.split for place in places] == ["test", "test"]
         assert [place.clashes_with for place in places] == [None, None]
 
@@ -165,7 +172,11 @@ def test_a_stated_split_stays_and_draws_its_near_duplicates_along() -> None:
 def test_near_duplicates_stated_in_two_splits_clash(first: str, second: str) -> None:
     """The train side gives way, named with the picture it duplicates."""
     lower, higher = cast(Split, first), cast(Split, second)
-    members = [member("a", "scene", lower), member("other"), member("b", "scene", higher)]
-    places = assign(members, 0.1, 0.1)
+    prints = [
+        fingerprint("a", "scene", lower),
+        fingerprint("other"),
+        fingerprint("b", "scene", higher),
+    ]
+    places = assign(prints, 0.1, 0.1)
     assert [place.clashes_with for place in places] == [2, None, None]
     assert places[2].split == higher

@@ -20,10 +20,8 @@ def listed(folder: Path, *names: str) -> Path:
 
 def found(images: Path, masks: Path, template: str = "") -> dict[str, str]:
     """Each picture's mask, or its problem."""
-    candidates = pairs(images, masks, Origin("s"), template=template)
-    return {
-        c.image.name: c.mask.name if isinstance(c.mask, Path) else c.problem for c in candidates
-    }
+    photos = pairs(images, masks, Origin("s"), template=template)
+    return {c.image.name: c.mask.name if isinstance(c.mask, Path) else c.problem for c in photos}
 
 
 @pytest.mark.parametrize(

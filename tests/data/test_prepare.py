@@ -26,12 +26,12 @@ from u2net_human_plugin.finetune.data import sources
 from u2net_human_plugin.finetune.data.coco import decode
 from u2net_human_plugin.finetune.data.collection import collect
 from u2net_human_plugin.finetune.data.cutouts import cut_out
-from u2net_human_plugin.finetune.data.finding import Finding
+from u2net_human_plugin.finetune.data.inspection import Inspection
 from u2net_human_plugin.finetune.data.manifest import load_image, load_mask, read_manifest
 from u2net_human_plugin.finetune.data.plan import Plan
 from u2net_human_plugin.finetune.data.pseudo_labels import Labeler, load_labeler
-from u2net_human_plugin.finetune.data.samples import Look, frames
 from u2net_human_plugin.finetune.data.splits import held_back
+from u2net_human_plugin.finetune.data.writer import WriteOptions, crop_boxes
 
 COMMAND = (
     sys.executable,
@@ -177,9 +177,9 @@ def test_pictures_are_written_upright(prepare: Prepare, tmp_path: Path) -> None:
 )
 def test_crops_hold_people_with_room_around(people: list[Any], expected: list[Any]) -> None:
     """A quarter of the longer side is left around people in a picture of 1000 x 1000."""
-    finding = Finding("key", "", (1000, 1000), people=tuple(people))
-    assert frames(finding, Look()) == expected
-    assert frames(finding, Look(crop=False)) == [None]
+    inspection = Inspection("key", "", (1000, 1000), people=tuple(people))
+    assert crop_boxes(inspection, WriteOptions()) == expected
+    assert crop_boxes(inspection, WriteOptions(crop=False)) == [None]
 
 
 def test_each_person_becomes_a_crop(prepare: Prepare, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_cutouts_scenes_and_unlabelled_photos(
 
 
 def test_things_stay_cutouts_and_are_nobody(prepare: Prepare, tmp_path: Path) -> None:
-    """--things: mask null, "thing" true, transparency kept; also when prepared once more."""
+    """--distractors: mask null, "thing" true, transparency kept; also when prepared once more."""
     cup = photo(1)
     cup.putalpha(drawn(PERSON))
     save(cup, tmp_path / "things/cup.png")
@@ -273,7 +273,7 @@ def test_things_stay_cutouts_and_are_nobody(prepare: Prepare, tmp_path: Path) ->
     gone.putalpha(0)
     save(gone, tmp_path / "things/gone.png")
     options = ("--whole", "--without-person", "reject", "--out", tmp_path / "out")
-    prepare("--things", tmp_path / "things", *options)
+    prepare("--distractors", tmp_path / "things", *options)
     aside = {item["name"]: item["detail"] for item in report(tmp_path / "out")["aside"]}
     assert "no alpha channel" in aside["things/opaque.png"]
     assert "transparent" in aside["things/gone.png"]
@@ -281,7 +281,7 @@ def test_things_stay_cutouts_and_are_nobody(prepare: Prepare, tmp_path: Path) ->
     for folder in ("out", "again"):
         assert report(tmp_path / folder)["empty_scenes"] == 0
         (row,) = read_manifest(tmp_path / folder)
-        assert row.is_thing
+        assert row.is_distractor
         assert row.mask is None
         assert "cutout" not in row.extra
         with Image.open(row.image) as image:
@@ -505,8 +505,6 @@ def test_a_run_killed_at_any_moment_goes_on(raw: Path, tmp_path: Path) -> None:
         for file in finished(killed):
             Image.open(file).load()
     assert kills >= 2
-    with (killed / ".prepare/findings.jsonl").open("ab") as cache:
-        cache.write(b'["torn')
     subprocess.run([*COMMAND, *map(str, [*pairs, killed])], check=True, capture_output=True)
     assert not list(killed.rglob("*.tmp"))
     with_runs = tree(killed)
@@ -626,13 +624,13 @@ def test_rows_say_whether_a_detector_looked(
     def detect(_image: Image.Image) -> tuple[Any, Any]:
         return np.array([PERSON], np.float32), np.array([0.9], np.float32)
 
-    candidates = [
+    photos = [
         *sources.manifest(raw_manifest, sources.Origin()),
         *sources.folder(tmp_path / "cutouts", "alpha", sources.Origin()),
     ]
-    plan = Plan(Look(crop=False, cutouts="none"), detect, "somebody's eyes")
+    plan = Plan(WriteOptions(crop=False, cutouts="none"), detect, "somebody's eyes")
     for _ in range(2):
-        collect(candidates, tmp_path / "out", plan, quiet=True)
+        collect(photos, tmp_path / "out", plan, quiet=True)
         rows = read_manifest(tmp_path / "out")
         assert [row.extra["detector"] for row in rows] == ["somebody's eyes"] * 10 + [None]
         assert [row.was_searched for row in rows] == [True] * 10 + [False]
@@ -667,12 +665,12 @@ def test_crops_prepared_anew_are_still_crops_of_one_photo(prepare: Prepare, tmp_
 
 def test_masks_of_other_weights_are_made_anew(raw: Path, tmp_path: Path) -> None:
     """A model trained further keeps its file's name; its masks are not the old ones."""
-    candidates = list(sources.folder(raw / "images", "label", sources.Origin()))
+    photos = list(sources.folder(raw / "images", "label", sources.Origin()))
 
     def masks(weights: str, box: tuple[int, int, int, int]) -> list[bytes]:
         labeler = Labeler("best.pt", lambda _image: drawn(box), weights_sha256=weights)
-        plan = Plan(Look(crop=False, cutouts="none"), labeler=labeler)
-        rows = collect(candidates, tmp_path / "out", plan, quiet=True).rows
+        plan = Plan(WriteOptions(crop=False, cutouts="none"), labeler=labeler)
+        rows = collect(photos, tmp_path / "out", plan, quiet=True).rows
         assert {row.extra["labelled_by"] for row in rows} == {"best.pt"}
         return [load_mask(row).tobytes() for row in rows]
 

@@ -20,20 +20,17 @@ def test_held_back_rows_do_not_depend_on_the_others() -> None:
     assert 0.06 < share < 0.10
     assert held_back(Row(Path("x"), None, "a", "val"))
     assert in_split(Row(Path("x"), None, "a", "val"), "val")
-    assert in_split(Row(Path("x"), None, "a", "val"), "held-back")
 
 
 def test_crops_of_a_photo_and_pictures_that_look_alike_are_held_back_together() -> None:
     """What training has seen of a photo does not judge it, and its copies do not either."""
     answers = Counter()
     for number in range(400):
-        crops = [Row(Path(f"{number}-p{crop}.jpg"), None, "a", "train") for crop in (1, 2, 13)]
         alike = [
             Row(Path(f"{source}{number}.jpg"), None, source, "train", extra={"group": f"{number}"})
             for source in "abc"
         ]
-        # As named by a second `prepare`, which cuts long names off.
-        anew = [
+        crops = [
             Row(
                 Path(f"{number}-{crop}-{name}.jpg"),
                 None,
@@ -43,10 +40,10 @@ def test_crops_of_a_photo_and_pictures_that_look_alike_are_held_back_together() 
             )
             for crop, name in enumerate(("00a", "00b", "00c"))
         ]
-        for rows in (crops, alike, anew):
+        for rows in (crops, alike):
             assert len(set(map(held_back, rows))) == 1
             answers[held_back(rows[0])] += 1
-    assert 45 < answers[True] < 150
+    assert 30 < answers[True] < 100
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError, OptionError, WeightsError
 from u2net_human_plugin.finetune.__main__ import app, main
 from u2net_human_plugin.finetune.evaluation import bootstrap, contact_sheet, metrics, report
-from u2net_human_plugin.finetune.evaluation.evaluate import make_report
+from u2net_human_plugin.finetune.evaluation.evaluate import begin, make_report
 from u2net_human_plugin.finetune.evaluation.measure import Settings, choose_rows, evenly, measure
-from u2net_human_plugin.finetune.evaluation.results_file import ResultsFile
 from u2net_human_plugin.finetune.predictors import Predictor, load_predictor
 from u2net_human_plugin.finetune.publishing.onnx_file import write_onnx
+from u2net_human_plugin.finetune.store import Store
 from u2net_human_plugin.settings import Settings as WeightsSettings
 from u2net_human_plugin.weights import bundled
 
@@ -89,7 +89,7 @@ class TestCommand:
         """A picture's scores in the report are the metrics of the model's own mask."""
         done, out = finished
         assert done.returncode == 0, done.stderr
-        kept = [json.loads(line) for line in (out / "pictures.jsonl").read_text().splitlines()[1:]]
+        kept = [json.loads(line) for line in (out / "pictures.jsonl").read_text().splitlines()]
         image = Image.open(pictures / "b.png").convert("RGB")
         truth = np.asarray(Image.open(pictures / "b_mask.png"))
         mask = load_predictor("bundled").segment(image)
@@ -170,37 +170,31 @@ class TestCommand:
 
 class TestResume:
     def test_only_what_is_missing_is_measured(self, pictures, tmp_path):
-        """After a kill, kept results are taken over and half a line is measured again."""
+        """After a kill, kept results are taken over."""
         settings = Settings(str(pictures), consistency=0, limit=2)
         models = {name: load_predictor("bundled") for name in ("before", "after")}
-        rows, path = choose_rows(settings), tmp_path / "pictures.jsonl"
-        with ResultsFile(path, {"run": 1}, resume=False) as results_file:
-            whole = measure(rows, models, settings, results_file)
-        head, first, second = path.read_text().splitlines()
-        marked = json.loads(first) | {"kept": True}
-        path.write_text(f"{head}\n{json.dumps(marked)}\n{second[:40]}")
-        with ResultsFile(path, {"run": 1}, resume=True) as results_file:
-            again = measure(rows, models, settings, results_file)
+        rows = choose_rows(settings)
+        with Store(tmp_path / "first.sqlite") as store:
+            whole = measure(rows, models, settings, store)
+            assert list(store.items("pictures").values()) == whole
+        with Store(tmp_path / "killed.sqlite") as store:
+            store.put("pictures", "0", {**whole[0], "kept": True})
+            again = measure(rows, models, settings, store)
+            assert len(store.items("pictures")) == 2
         assert [entry.get("kept", False) for entry in again] == [True, False]
         assert again[1]["after"]["mae"] == whole[1]["after"]["mae"]
-        assert len(path.read_text().splitlines()) == 3
-        # A number that stands for another picture by now is measured again.
-        rows[0] = rows[1]
-        with ResultsFile(path, {"run": 1}, resume=True) as results_file:
-            assert "kept" not in measure(rows, models, settings, results_file)[0]
 
     def test_results_of_other_settings_are_neither_taken_over_nor_lost(self, tmp_path):
         """With --resume they are refused; without it they are replaced."""
-        path = tmp_path / "pictures.jsonl"
-        with ResultsFile(path, {"run": 1}, resume=False) as results_file:
-            results_file.add({"row": 7})
-        with ResultsFile(path, {"run": 1}, resume=True) as results_file:
-            assert results_file.done == {7: {"row": 7}}
-        with pytest.raises(DataError, match=r"pictures\.jsonl: holds results of other"):
-            ResultsFile(path, {"run": 2}, resume=True)
-        assert json.loads(path.read_text().splitlines()[1]) == {"row": 7}
-        with ResultsFile(path, {"run": 2}, resume=False) as results_file:
-            assert not results_file.done
+        with Store(tmp_path / "x.sqlite") as store:
+            begin(store, {"run": (1,)}, resume=True)
+            store.put("pictures", "7", {"row": 7})
+            begin(store, {"run": (1,)}, resume=True)
+            with pytest.raises(DataError, match=r"x\.sqlite: holds results of other"):
+                begin(store, {"run": (2,)}, resume=True)
+            assert store.items("pictures") == {"7": {"row": 7}}
+            begin(store, {"run": (2,)}, resume=False)
+            assert not store.items("pictures")
 
 
 class TestChoice:
@@ -259,7 +253,7 @@ class TestChoice:
         """Only of what was looked at is it known that its mask leaves nobody out."""
         rows = [
             {"image": str(pictures / "a.png"), "mask": str(pictures / "a_mask.png"), **extra}
-            for extra in ({"boxes": []}, {"boxes": [], "detector": None}, {})
+            for extra in ({"boxes": [], "detector": "yolo"}, {"boxes": [], "detector": None}, {})
         ]
         write_manifest(tmp_path, rows)
         settings = Settings(str(tmp_path), consistency=0)
@@ -399,9 +393,11 @@ class TestBootstrap:
 
 def picture(before, after, **facts):
     scores = [
-        {"iou": iou, "mae": 1 - iou, "empty": iou == 0, "seconds": 1.0} for iou in (before, after)
+        {"iou": iou, "mae": 1 - iou, "haze": 0.0, "empty": iou == 0, "seconds": 1.0}
+        for iou in (before, after)
     ]
     default = {"source": "s", "empty_scene": False, "height": 0.5, "area": 0.2, "persons": 1}
+    default |= {"flags": None}
     return {**default, **facts, "before": scores[0], "after": scores[1]}
 
 

@@ -21,7 +21,7 @@ def run(tmp_path):
     folder = tmp_path / "<mine>"
     folder.mkdir()
     record = {
-        "arguments": {"rate": 0.0003},
+        "arguments": {"lr": 0.0003},
         "step": 1000,
         "steps": 4000,
         "seconds": 660.0,
@@ -57,7 +57,8 @@ def test_curves_of_the_loss_and_of_every_score(run):
 
 def test_losses_that_are_not_finite_leave_a_gap():
     """They do not scale the rest away."""
-    text = run_html({"losses": [1.0, math.nan, 0.5, math.inf], "history": []}, "run")
+    record = {"step": 4, "steps": 9, "seconds": 1.0, "history": []}
+    text = run_html({**record, "losses": [1.0, math.nan, 0.5, math.inf]}, "run")
     (line,) = re.findall(r'points="([^"]*)"', text)
     assert line == "25.00,0.00 75.00,50.00"
 

@@ -28,7 +28,7 @@ TRAINING = {
     "arguments": {
         "manifests": ["data/manifest.jsonl"],
         "init": "u2netp.onnx",
-        "rate": 0.0003,
+        "lr": 0.0003,
         "coarse": {"ccp": 3},
         "epochs": 7,
     },
@@ -66,7 +66,8 @@ PROVENANCE = provenance()
 
 def picture(source, before, after, height):
     default = {"empty_scene": False, "area": 0.2, "persons": 1, "source": source, "height": height}
-    scores = {"mae": 0.1, "empty": False, "seconds": 0.5, "boundary_iou": 0.6}
+    default |= {"flags": None}
+    scores = {"mae": 0.1, "haze": 0.1, "empty": False, "seconds": 0.5, "boundary_iou": 0.6}
     return {**default, "before": {**scores, "iou": before}, "after": {**scores, "iou": after}}
 
 
@@ -79,6 +80,7 @@ def reports():
         "after": {"spec": "bundled", "kind": "bundled"},
     }
     settings = {"split": "test", "manifest": "data", "consistency": 50, "workers": 2}
+    settings |= {"sources": [], "limit": None, "crop": None}
     made = {"models": models, "pictures": 10, "settings": settings, "machine": {"cores": 4}}
     summary = report.summarise(pictures)
     return [{**made, **summary, "title": "Photos", "file": "results/photos.json"}]
@@ -147,7 +149,7 @@ class TestCard:
         """Their pictures count, once if the same run was mixed in twice."""
         other = {**TRAINING, "arguments": {"init": "other.pth"}, "started_from": TRAINING}
         step = {"before": "other.pth", "share": 0.5, "temperature": 1, "training": other}
-        last = {**TRAINING, "arguments": {"init": "a.pth"}, "interpolated": [step, step]}
+        last = {**TRAINING, "arguments": {"init": "a.pth"}, "averaged": [step, step]}
         text = card.render_card(CHECKOUT, provenance(last), reports)
         assert text.count("8000 pictures in") == 3
         assert "Averaged with other weights in 2 steps." in " ".join(text.split())

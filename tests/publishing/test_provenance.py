@@ -22,7 +22,7 @@ SECOND = {"arguments": {"init": "runs/first.pth"}, "steps": 20, "started_from": 
 OTHER = {"arguments": {"init": "runs/first.pth"}, "steps": 30, "started_from": FIRST}
 MIXED = {
     **SECOND,
-    "interpolated": [
+    "averaged": [
         {"before": "kept/first.pth", "share": 0.5, "temperature": 1.0},
         {"before": "runs/other.pth", "share": 0.25, "temperature": 1.0, "training": OTHER},
     ],
@@ -41,11 +41,11 @@ def test_each_run_comes_once_oldest_first():
     """The first run led here by two ways."""
     records = flat(exported(MIXED))
     assert [run["steps"] for run in training_runs(records)] == [10, 20, 30]
-    assert not any({"training", "started_from", "interpolated"} & set(r) for r in records.values())
+    assert not any({"training", "started_from", "averaged"} & set(r) for r in records.values())
 
 
 def test_an_average_has_two_parents_of_which_the_second_weighs_its_share():
-    """Steps follow one another; what `interpolate` leaves out is the run's own start."""
+    """Steps follow one another; what `average` leaves out is the run's own start."""
     records = flat(exported(MIXED))
     ((last,), (bundled, *rest)) = ([parents(records, weights.MODEL_NAME)[0]], records.values())
     assert bundled["steps"] == 10

@@ -27,11 +27,11 @@ def test_an_average_lies_between_two_checkpoints(finished: Path, tmp_path: Path)
     step = {"before": f"{finished.name}/best.pt", "share": 1.0, "temperature": 1.0}
     step["training"] = json.loads((finished / "best.json").read_text())
     del step["training"]["losses"]
-    assert record["interpolated"] == [step]
+    assert record["averaged"] == [step]
     assert step["training"]["arguments"] == record["arguments"]
     average(before, out, tmp_path / "again.pth", 0.5)
     record = json.loads((tmp_path / "again.json").read_text())
-    assert record["interpolated"] == [step, {**step, "share": 0.5}]
+    assert record["averaged"] == [step, {**step, "share": 0.5}]
 
 
 @pytest.mark.process

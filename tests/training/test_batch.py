@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,8 @@ SIDE = 64
 #: Nothing is pasted, moved, lit or spoilt.
 STILL = Recipe(
     **dict.fromkeys(
-        ("scenes", "joined", "things", "tight", "stretch", "turn", "lying", "light", "grey"), 0.0
+        ("scenes", "joined", "distractors", "tight", "stretch", "turn", "lying", "light", "grey"),
+        0.0,
     ),
     **dict.fromkeys(("dark", "blurred", "coarse", "noisy", "jpeg"), 0.0),
     whole=0.0,
@@ -46,14 +48,15 @@ def bank_of(kinds: list[str], **planes: torch.Tensor) -> Bank:
         "alpha": alpha,
         "weight": torch.full_like(alpha, 255),
     }
-    things = torch.tensor([n for n, kind in enumerate(kinds) if kind == "thing"], dtype=torch.long)
-    return Bank(Path(), shown | planes, torch.ones(count), box, torch.ones(count), kinds, things)  # type: ignore[arg-type]
+    pasted = torch.tensor([n for n, kind in enumerate(kinds) if kind == "distractor"]).long()
+    ones = torch.ones(count)
+    return Bank(Path(), shown | planes, ones, box, ones, kinds, pasted)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def upright(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is mirrored."""
-    monkeypatch.setattr(batches.Draw, "sign", lambda _, count: torch.ones(count))
+    monkeypatch.setattr(batches.Draw, "sign", lambda _, count, _share: torch.ones(count))
 
 
 @pytest.mark.usefixtures("upright")
@@ -81,7 +84,7 @@ def test_normalisation_is_that_of_inference(brightest: int) -> None:
 
 def test_a_batch_depends_on_seed_and_number_alone() -> None:
     """Whatever was drawn before; other seeds and numbers are other batches."""
-    bank = bank_of(["photo", "scene", "cutout", "thing"])
+    bank = bank_of(["photo", "scene", "cutout", "distractor"])
     draws = {}
     for seed, number in ((0, 3), (0, 4), (1, 3)):
         torch.manual_seed(number)
@@ -97,10 +100,10 @@ def test_a_batch_depends_on_seed_and_number_alone() -> None:
 
 def test_empty_scenes_are_empty_and_wholly_known() -> None:
     """Whatever the stored alpha says, which may be of a thing, and with things pasted in."""
-    bank = bank_of(["scene", "photo", "thing"])
+    bank = bank_of(["scene", "photo", "distractor"])
     bank.planes["alpha"][0] = 255
     bank.planes["weight"][0] = 0
-    recipe = replace(Recipe(), scenes=1.0, empty=1.0, things=1.0)
+    recipe = replace(Recipe(), scenes=1.0, empty=1.0, distractors=1.0)
     batch = Batches(bank, recipe).draw(0, 8, 32)
     assert batch.alpha.max() == 0
     assert batch.weight.min() == 1
@@ -123,9 +126,9 @@ def test_a_pasted_figure_is_in_alpha_and_hides_what_it_covers() -> None:
 
 def test_a_thing_in_front_of_somebody_is_nobody() -> None:
     """Alpha falls where it covers a person, and nowhere rises."""
-    bank = bank_of(["photo", "thing"])
+    bank = bank_of(["photo", "distractor"])
     bank.planes["alpha"][0] = 255
-    recipe = replace(STILL, things=1.0, height=(0.5, 0.9))
+    recipe = replace(STILL, distractors=1.0, height=(0.5, 0.9))
     batch = Batches(bank, recipe).draw(1, 8, SIDE)
     covered = batch.alpha < 0.1
     assert 0.05 < covered.float().mean() < 0.9
@@ -213,7 +216,11 @@ def test_a_recipe_comes_from_toml(tmp_path: Path) -> None:
         ("scenes = 1.5", "scenes is 1.5; expected a probability"),
         ("scenes = 'all'", "scenes is 'all'; expected something like 0.3"),
         ("zoom = 0.5", "zoom is 0.5; expected something like"),
-        ("zoom = [1.0, 0.5]", "zoom is 1.0, 0.5; expected two positive numbers"),
+        ("zoom = [1.0, 0.5]", "zoom is 1.0, 0.5; expected two numbers, the lower one first"),
+        ("zoom = [0, 0.5]", "zoom is 0.0, 0.5; expected two positive numbers"),
+        ("gamma = [0.2, -0.2]", "gamma is 0.2, -0.2; expected two numbers"),
+        ("noise = -1", "noise is -1; expected a number from 0 on"),
+        ("most_joined = 0", "most_joined is 0; expected at least 1"),
         ("most_people = 0", "most_people is 0; expected at least 1"),
         ("[sources]\na = 2", "source a is 2"),
         ("scenes", "cannot be read as TOML"),
@@ -227,6 +234,14 @@ def test_a_wrong_recipe_is_refused(tmp_path: Path, text: str, problem: str) -> N
         read_recipe(file)
     assert str(caught.value).startswith(f"{file}: ")
     assert problem in str(caught.value)
+
+
+def test_every_key_of_a_recipe_is_used() -> None:
+    """By what makes batches; "sources" by what chooses their pictures."""
+    folder = Path(batches.__file__).parent
+    text = "".join((folder / name).read_text("utf-8") for name in ("batch.py", "light.py"))
+    unused = [name for name in vars(Recipe()) if not re.search(rf"recipe\.{name}\b", text)]
+    assert unused == ["sources"]
 
 
 def test_a_recipe_survives_a_record() -> None:

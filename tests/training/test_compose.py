@@ -45,7 +45,13 @@ def test_composed_scenes_from_beside_people(
     Image.new("RGB", (500, 200), (255, 255, 0)).save(tmp_path / "scene.png")
     known = {"source": "made", "split": "val", "licence": "CC0-1.0"}
     rows = [
-        {"image": "photo.png", "mask": "mask.png", "boxes": [[240, 40, 280, 200, 0.9]], **known},
+        {
+            "image": "photo.png",
+            "mask": "mask.png",
+            "boxes": [[240, 40, 280, 200, 0.9]],
+            "detector": "yolo",
+            **known,
+        },
         {"image": "scene.png", "mask": None, **known},
     ]
     manifest = tmp_path / "manifest.jsonl"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.finetune.__main__ import app
-from u2net_human_plugin.finetune.training.config import FORMER, TrainConfig, options
+from u2net_human_plugin.finetune.training.config import TrainConfig, options
 from u2net_human_plugin.finetune.training.config_file import read_config, write_config
 from u2net_human_plugin.finetune.training.recipe import Recipe
 
@@ -89,7 +89,6 @@ def test_a_file_that_says_the_same_stays(tmp_path: Path) -> None:
     ("line", "problem"),
     [
         ("epoch-sise = 4", "epoch-sise = 4: there is no such option; did you mean epoch-size?"),
-        ("rate = 1e-4", "rate = 0.0001: there is no such option; did you mean lr?"),
         ("batch = 2", "did you mean batch-size?"),
         ("size = 16", "size = 16: expected a whole number from 32; correct it"),
         ('size = "320"', "size = '320': expected a whole number from 32"),
@@ -132,14 +131,6 @@ def test_a_recipe_of_its_own_file(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_text(f'recipe = "{recipe.as_posix()}"\nepoch_size = 3\n')
     assert read_config(path) == {"recipe": Recipe(scenes=0.5), "epoch_size": 3}
-
-
-def test_records_of_before_have_former_names() -> None:
-    """They are read by today's."""
-    former = {today: name for name, today in FORMER.items()}
-    record = {former.get(name, name): value for name, value in OTHER.record().items()}
-    assert {"rate", "batch", "iou", "edge"} <= record.keys()
-    assert TrainConfig.of_record(record) == OTHER
 
 
 def test_the_decoder_follows_the_variant() -> None:

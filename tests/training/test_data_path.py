@@ -20,7 +20,7 @@ from u2net_human_plugin.errors import DataError, WeightsError
 from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.publishing.export import build
 from u2net_human_plugin.finetune.training import checkpoints
-from u2net_human_plugin.finetune.training.config import FORMER, TrainConfig
+from u2net_human_plugin.finetune.training.config import TrainConfig
 from u2net_human_plugin.finetune.training.config_file import read_config
 from u2net_human_plugin.finetune.training.loop import train
 from u2net_human_plugin.finetune.training.recipe import Recipe
@@ -84,7 +84,7 @@ def test_wide_learns_from_lite_weights_and_remembers_them(
     """It starts with their very function; the second head is no part of the result."""
     config = settings(manifest, tmp_path / "run")
     wide = replace(config, variant="wide", init=lite, remember=lite, cache=tmp_path / "cache")
-    recipe = replace(wide, recipe=Recipe(zoom=(0.8, 1.0), joined=0.0, things=0.0))
+    recipe = replace(wide, recipe=Recipe(zoom=(0.8, 1.0), joined=0.0, distractors=0.0))
     final = train(recipe)
     assert final is not None
     state = torch.load(final, weights_only=True)
@@ -181,42 +181,29 @@ def test_a_run_leaves_a_file_that_tells_another_the_same(manifest: Path, tmp_pat
     assert "was made with --seed 0, not 4" in other.output
 
 
-def test_a_run_of_the_version_before_goes_on(manifest: Path, tmp_path: Path) -> None:
-    """Its record and its state call some options by other names, and know nothing of new ones."""
-    config = replace(settings(manifest, tmp_path), validation_pictures=0, lr=2e-4, iou_weight=0.5)
+def test_former_names_of_options_go_on_for_a_release(manifest: Path, tmp_path: Path) -> None:
+    """A resumed run takes them, too, and says how they are called."""
+    config = replace(settings(manifest, tmp_path), validation_pictures=0, lr=2e-4)
     assert train(config, minutes=0.0) is None
-    former, new = {today: name for name, today in FORMER.items()}, ("l1_weight", "laplacian_weight")
-
-    def before(arguments: dict[str, object]) -> dict[str, object]:
-        known = {name: value for name, value in arguments.items() if name not in new}
-        return {former.get(name, name): value for name, value in known.items()}
-
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert state["ema"].keys() == state["raw"].keys()
     assert state["ema_steps"] == state["step"] == 1
-    torch.save(state | {"arguments": before(state["arguments"])}, tmp_path / "last.pt")
-    twin = json.loads((tmp_path / "last.json").read_text())
-    twin["arguments"] = before(twin["arguments"])
-    (tmp_path / "last.json").write_text(json.dumps(twin))
-    (tmp_path / "run.toml").unlink()
-    for option, said in (
-        (("--rate", "0.1"), "was made with --lr 0.0002, not 0.1"),
-        (("--l1-weight", "1"), "was made with --l1-weight 0.0, not 1.0"),
-    ):
-        other = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--resume", *option])
-        assert said in other.output
-    done = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--resume"])
+    other = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--resume", "--rate", "0.1"])
+    assert "note: --rate is called --lr now" in other.output
+    assert "was made with --lr 0.0002, not 0.1" in other.output
+    done = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--resume", "--rate", "2e-4"])
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "last.json").read_text())
     assert TrainConfig.of_record(record["arguments"]) == config
-    assert record["arguments"]["lr"] == 2e-4
     assert len(record["losses"]) == 3
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     """At once; the message has the step, the rate and what to go on from, which is unharmed."""
     config = replace(settings(manifest, tmp_path), lr=1e15, save_every=1)
-    with pytest.raises(DivergedError, match=r"is (nan|inf) at step \d+, at a rate of .*e\+1") as e:
+    with pytest.raises(
+        DivergedError, match=r"is (nan|inf) at step \d+, at a learning rate of .*e\+1"
+    ) as e:
         train(config)
     best = tmp_path / "best.pt"
     assert f"the last good checkpoint is {best} of step 0" in str(e.value)
@@ -243,12 +230,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(manifest: Path, tmp_path: Path) 
         "--device",
         "cpu",
     ]
-    done = CliRunner().invoke(
-        app, [*command, *options, "--validation-pictures", "0", "--workers", "2"]
-    )
+    done = CliRunner().invoke(app, [*command, *options, "--validation-pictures", "0"])
     assert done.exit_code == 1
     assert "no checkpoint had been saved before" in done.output
-    assert "--workers is ignored" in done.output
 
 
 def test_a_run_that_gained_nothing_says_so(

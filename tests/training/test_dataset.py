@@ -56,7 +56,7 @@ def test_things_are_pasted_and_are_nobody(data: Path, tmp_path: Path) -> None:
     disc.save(tmp_path / "disc.png")
     thing = Row(tmp_path / "disc.png", None, "made", "train", "CC0-1.0", {"thing": True})
     material = Material([*read_manifest(data), thing])
-    assert material.things == [thing]
+    assert material.distractors == [thing]
     assert thing not in material.scenes
     for mix in (Mix(0, 0, 0, 1), Mix(0, 0, 1, 0)):
         dataset = PeopleDataset(material, mix=mix)
@@ -77,7 +77,14 @@ def test_unlabelled_people_and_coarse_contours_do_not_count(data: Path) -> None:
     rows = read_manifest(data)
     row = next(row for row in rows if row.mask is not None)
     bare = [0.0, 150.0, 15.0, 200.0, 0.9]
-    flagged = type(row)(row.image, row.mask, row.source, row.split, row.licence, {"boxes": [bare]})
+    flagged = type(row)(
+        row.image,
+        row.mask,
+        row.source,
+        row.split,
+        row.licence,
+        {"boxes": [bare], "detector": "yolo"},
+    )
     material = Material([flagged], coarse={"made": 3})
     dataset = PeopleDataset(material, mix=Mix(1, 0, 0, 0))
     sample = dataset.sample(0)

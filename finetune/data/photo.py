@@ -1,4 +1,4 @@
-"""One picture that may become part of a data set, before anybody has looked at it."""
+"""A photo that may become part of a data set, before it is inspected."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ class CocoMask:
     """The person annotations of one COCO image, drawn when the picture is read."""
 
     annotations: tuple[Mapping[str, Any], ...]
-    #: Width and height that the JSON states, None where it does not.
+    #: Width and height according to the JSON; None if it states none.
     size_wh: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One picture that may become part of the training set."""
+class Photo:
+    """A picture file and its mask, before they have a row in the manifest."""
 
     image: Path
     #: A mask file, the picture's own "alpha", COCO annotations, None (an empty scene),
-    #: "thing" (the cut-out of something that is nobody), or "label": there is none yet.
-    mask: Path | Literal["alpha", "label", "thing"] | CocoMask | None
+    #: "thing" (a cut-out of something that is not a person), or "label": there is none yet.
+    mask: Path | Literal["alpha", "label", "distractor"] | CocoMask | None
     source: str
-    #: What reports call it: the source and the path inside the input.
+    #: Its name in reports: the source and the path inside the input.
     name: str
     licence: str = ""
-    #: The split a manifest states; None leaves it to `prepare`.
+    #: The split that a manifest states; None: `prepare` draws one.
     split: Split | None = None
-    #: What the values of a mask file mean.
+    #: How the values of a mask file are read.
     reading: Reading = BRIGHT
-    #: A manifest's trimap of who, beside the mask, is there or may be.
+    #: A manifest's trimap of people who are not in the mask.
     bystanders: Path | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
-    #: Why it cannot be used, if that shows without opening it.
+    #: Why it cannot be used, if that is known without opening it.
     problem: str = ""
 
     @property
     def shows_nobody(self) -> bool:
-        """Whether it is given as an empty scene or as a thing."""
-        return self.mask in (None, "thing")
+        """Whether it is given as an empty scene or as a distractor."""
+        return self.mask in (None, "distractor")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What to say of all pictures of an input: where they come from and on what terms."""
+    """Where all pictures of an input come from, and under which licence."""
 
     #: None takes the folder's name.
     source: str | None = None
@@ -66,5 +66,5 @@ class Origin:
 
 
 def printable(name: str) -> str:
-    """A file's name as it can be written anywhere: what is no UTF-8 becomes escapes."""
+    """A file's name, with escapes for bytes that are not UTF-8."""
     return name.encode(errors="backslashreplace").decode()
