@@ -66,7 +66,7 @@ def test_tensorboard_gets_scalars_and_pictures(finished: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(finished / "tensorboard")).Reload()
-    assert {"loss", "rate", "validation/score"} <= set(events.Tags()["scalars"])
+    assert {"loss", "lr", "validation/score"} <= set(events.Tags()["scalars"])
     assert any(tag.startswith("validation/photos") for tag in events.Tags()["images"])
 
 
