@@ -22,6 +22,8 @@ from u2net_human_plugin.errors import DataError
 from ..files import write_text
 from .html_report import template
 
+#: In a run's folder; `train` writes it at the end.
+REPORT = "report.html"
 #: Points of a curve; longer ones are averaged.
 _POINTS = 400
 
@@ -31,11 +33,10 @@ def report(
 ) -> None:
     """Draw a training run's losses and scores: RUN/report.html."""
     file, record = _newest_record(run)
-    write_text(run / "report.html", run_html(record, run.name))
+    write_text(run / REPORT, run_html(record, run.name))
     best = max(record["history"], key=lambda entry: entry.get("score", 0), default=None)
     typer.echo(
-        f"{run / 'report.html'}: {record['step']} of "
-        f"{record['steps']} steps, from {file.name}"
+        f"{run / REPORT}: {record['step']} of {record['steps']} steps, from {file.name}"
         + (f"; best score {best['score']:.4f} at step {best['step']}" if best else "")
     )
 

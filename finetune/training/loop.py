@@ -24,6 +24,8 @@ from u2net_human_plugin.checkpoint import load_checkpoint
 
 from ..data.manifest import read_manifest
 from ..data.splits import in_split
+from ..evaluation.run_report import REPORT, run_html
+from ..files import write_text
 from . import checkpoints
 from .batch import Batches
 from .batch_norm import calibrate
@@ -224,6 +226,7 @@ def _finish(run: Run, supply: Supply, stop_request: StopRequest) -> Path:
     final = config.out / FINAL
     if run.accelerator.is_main_process:
         checkpoints.save(final, checkpoints.official_state(model), run.record())
+        write_text(config.out / REPORT, run_html(run.record(), config.out.name))
     run.accelerator.wait_for_everyone()
     if run.history and max(run.history, key=lambda entry: entry["score"])["step"] == 0:
         run.accelerator.print(

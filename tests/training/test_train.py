@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from runs import QUICK, command, losses, run
 
+from runs import QUICK, command, losses, run
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.finetune.data.manifest import read_manifest, write_manifest
@@ -58,6 +59,16 @@ def test_record_names_arguments_data_and_metrics(finished: Path) -> None:
     assert len(record["data"]["sha256"]) == 64
     assert record["pictures"] == 12
     assert {"photos/iou", "composites/boundary_iou"} <= record["history"][-1].keys()
+
+
+@pytest.mark.process
+def test_its_curves_are_a_page(finished: Path) -> None:
+    """report.html has every step's loss and every validated score, without being asked for."""
+    page = (finished / "report.html").read_text("utf-8")
+    steps = json.loads((finished / "u2net_finetuned.json").read_text())["steps"]
+    titles = re.findall(r"<figcaption><b>(.*?)</b>", page)
+    assert {"loss", "score", "photos/iou"} <= set(titles)
+    assert len(re.findall(r'points="([^"]*)"', page)[0].split()) == steps
 
 
 @pytest.mark.process
