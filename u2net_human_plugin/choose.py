@@ -142,7 +142,8 @@ def _spread(
         # Every way crosses noise; the edges between people stand out of it when it is smoothed.
         colours = np.asarray(rgb.resize(inside.shape[::-1], Image.Resampling.BOX), np.float32)
         colours = ndimage.gaussian_filter(colours, (1, 1, 0))
-        number = np.arange(inside.size).reshape(inside.shape)
+        # scipy before 1.12 takes no other indices.
+        number = np.arange(inside.size, dtype=np.int32).reshape(inside.shape)
         starts, ends, costs = [], [], []
         for one, other, length in _STEPS:
             both = inside[one] & inside[other]

@@ -1,6 +1,6 @@
 """Person boxes from Ultralytics' YOLOv8n, for ``crop="yolo"``. Needs the extra ``yolo``.
 
-The weights are "yolov8n.pt" beside rembg's models, which ultralytics downloads there once, or
+The weights are "yolov8n.pt" next to rembg's models, which ultralytics downloads there once, or
 the file named by ``U2NET_HUMAN_YOLO_WEIGHTS``. Such files are pickles, which can run code when
 they are loaded: hence no option, which a remote caller might set, ever names one, and none is
 taken from the working directory, in which others may have put it.
@@ -97,7 +97,7 @@ def weights_file() -> Path:
         if not file.is_file():
             raise WeightsError(f"{named}: no such file; correct or unset {ENVIRONMENT_VARIABLE}.")
         return file
-    # Beside the folder that rembg has for our own model. Ultralytics makes the folder, and
+    # Next to the folder that rembg has for our own model. Ultralytics makes the folder, and
     # looks nowhere else, since the path is absolute.
     models = model_directory_files()[0].parents[1]
     return models.absolute() / "yolov8n" / "yolov8n.pt"

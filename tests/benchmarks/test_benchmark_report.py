@@ -1,4 +1,4 @@
-"""The committed report on speed and memory describes the pipeline and the weights of today."""
+"""The committed reports describe the pipeline and the weights of today."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from light import Light, people_of_light
 
 import u2net_human_plugin
+from u2net_human_plugin.finetune.benchmarks.looks import table
 from u2net_human_plugin.finetune.benchmarks.pipeline import PIPELINE, pipeline_sha256
 from u2net_human_plugin.finetune.benchmarks.plugin import SIZES
 from u2net_human_plugin.options import Options
@@ -24,20 +25,40 @@ REPORT = "model_cards/results/benchmark.json"
 COMMAND = f"python -m finetune benchmark plugin --u2netp u2netp.onnx --json {REPORT}"
 
 
-@pytest.fixture(scope="module")
-def report() -> dict[str, Any]:
-    """What is committed."""
-    path = Path(__file__).resolve().parents[2] / REPORT
+LOOKS_REPORT = "model_cards/results/looks/test_photos.json"
+LOOKS_COMMAND = (
+    f"python -m finetune benchmark looks --manifest ../shared/data --json {LOOKS_REPORT} "
+    "--page docs/pages/speed.md"
+)
+
+
+def committed(name: str, command: str) -> dict[str, Any]:
+    """A report of the repository."""
+    path = Path(__file__).resolve().parents[2] / name
     if not path.is_file():
-        pytest.fail(f"{REPORT} is missing; make it: {COMMAND}")
+        pytest.fail(f"{name} is missing; make it: {command}")
     measured: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return measured
 
 
-def test_the_report_is_of_this_pipeline_and_these_weights(report: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    """What is committed on speed and memory."""
+    return committed(REPORT, COMMAND)
+
+
+@pytest.mark.parametrize(("name", "command"), [(REPORT, COMMAND), (LOOKS_REPORT, LOOKS_COMMAND)])
+def test_reports_are_of_this_pipeline_and_these_weights(name: str, command: str) -> None:
     """Whoever changes what makes masks measures anew."""
-    measured = report["pipeline_sha256"], report["weights_sha256"]
-    assert measured == (pipeline_sha256(), bundled().sha256), f"outdated; remake it: {COMMAND}"
+    measured = committed(name, command)
+    found = measured["pipeline_sha256"], measured["weights_sha256"]
+    assert found == (pipeline_sha256(), bundled().sha256), f"outdated; remake it: {command}"
+
+
+def test_the_page_shows_the_report_on_looks() -> None:
+    """The table in the documentation is that of the committed report."""
+    page = (Path(__file__).resolve().parents[2] / "docs/pages/speed.md").read_text("utf-8")
+    assert table(committed(LOOKS_REPORT, LOOKS_COMMAND)) in page
 
 
 @pytest.mark.parametrize("label", SIZES)
@@ -67,7 +88,6 @@ def test_the_hash_is_of_what_a_prediction_runs() -> None:
         segmenter.mask(picture)
     finally:
         sys.setprofile(before)
-    ran -= {"settings"}  # made as a default that no bundled weights need
     assert ran | {"network"} == set(PIPELINE)  # Light stands for the network
 
 

@@ -1,4 +1,4 @@
-"""Our errors as rembg's command and its web server show them to whoever can mend what is wrong.
+"""Our errors in the form that rembg's command and its web server show to their users.
 
 Neither expects errors of its models: the command ends with a traceback, the server answers with
 status 500 and writes a traceback into its log. Their frameworks, click and Starlette, have kinds
@@ -25,9 +25,9 @@ _SEE_THE_LOG = "u2net_human_ft is not set up rightly on this server; its log say
 
 
 class RembgError(HTTPException, ClickException):
-    """An error whose sentence ends the command in one line, with exit status 1.
+    """An error that ends the command in one line, its message, with exit status 1.
 
-    A server answers with :attr:`status`, and the sentence is in the answer's JSON as "detail".
+    A server answers with :attr:`status`, and the message is in the answer's JSON as "detail".
     """
 
     #: 400 for what the caller can mend, 500 for what the server's owner can.
@@ -42,16 +42,16 @@ class RembgError(HTTPException, ClickException):
 
 
 class _PrivateError(RembgError):
-    """An error whose sentence names files of the machine: for the log and not for strangers."""
+    """An error with a message that may name files: for the log, not for strangers."""
 
     @property
     def detail(self) -> str:
-        """What a server answers with. When it does, the sentence is logged, once."""
+        """What a server answers with. When it does, the message is logged, once."""
         warn_once(self.message)
         return _SEE_THE_LOG
 
     @detail.setter
-    def detail(self, sentence: str) -> None:
+    def detail(self, message: str) -> None:
         """Set by Starlette."""
 
 

@@ -1,4 +1,4 @@
-"""transparent-background's command: ``--model`` beside ``--mode``, and errors in one line."""
+"""transparent-background's command: ``--model``, as ``--mode``, and errors in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def with_model_option(host_parse_args: Callable[[], Any]) -> Callable[[], Any]:
     """The host's ``parse_args``, with ``--model NAME`` meaning ``--mode NAME``.
 
     The host builds its parser and parses in one function. While that function runs, the
-    name ``argparse`` in its module stands for a module whose ``ArgumentParser`` is ours.
+    name ``argparse`` in its module stands for a module that has our ``ArgumentParser``.
     """
 
     @functools.wraps(host_parse_args)
