@@ -1,4 +1,4 @@
-"""The best edges, on request: alpha matting, and a foreground without the background's colour.
+"""Alpha matting, on request, and a foreground without the background's colour.
 
 Both are pymatting's, which both hosts bring, imported when first used; that, with numba's
 compiler, takes a while once.
