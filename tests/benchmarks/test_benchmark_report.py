@@ -27,7 +27,7 @@ COMMAND = f"python -m finetune benchmark plugin --u2netp u2netp.onnx --json {REP
 
 LOOKS_REPORT = "model_cards/results/looks/test_photos.json"
 LOOKS_COMMAND = (
-    f"python -m finetune benchmark looks --manifest ../shared/data --json {LOOKS_REPORT} "
+    f"python -m finetune benchmark looks --manifest ../shared/data --limit 300 --json {LOOKS_REPORT} "
     "--page docs/pages/speed.md"
 )
 
