@@ -27,8 +27,8 @@ COMMAND = f"python -m finetune benchmark plugin --u2netp u2netp.onnx --json {REP
 
 LOOKS_REPORT = "model_cards/results/looks/test_photos.json"
 LOOKS_COMMAND = (
-    f"python -m finetune benchmark looks --manifest ../shared/data --limit 300 --json {LOOKS_REPORT} "
-    "--page docs/pages/speed.md"
+    "python -m finetune benchmark looks --manifest ../shared/data --limit 300 "
+    f"--json {LOOKS_REPORT} --page docs/pages/speed.md"
 )
 
 
