@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-
 from runs import QUICK, command, losses, run
+
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.finetune.data.manifest import read_manifest, write_manifest
