@@ -18,6 +18,9 @@ from u2net_human_plugin.hosts import transparent_background as adapter
 from u2net_human_plugin.weights import MODEL_NAME
 
 cv2 = pytest.importorskip("cv2", reason="needs the extra transparent-background")
+pytestmark = pytest.mark.skipif(
+    find_spec("transparent_background") is None, reason="needs the extra transparent-background"
+)
 
 
 @pytest.fixture(scope="module")
