@@ -22,6 +22,7 @@ from PIL import Image
 
 from u2net_human_plugin import people, segmenter
 from u2net_human_plugin.boxes import Box
+from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.looks import Alpha, Looks
 from u2net_human_plugin.network import Network, load_onnx
 from u2net_human_plugin.options import Options
@@ -71,6 +72,9 @@ def measure_looks(settings: Settings, network: Network | None = None) -> dict[st
         ``pictures``, ``views``, and under ``kinds`` for each of :data:`KINDS` that occurs:
         ``pictures``, ``views``, and what :func:`finetune.evaluation.report.summarise` makes of
         the scores with the first look alone ("before") and with all looks ("after").
+
+    Raises:
+        DataError: a photo cannot be measured; names the first.
     """
     network = network if network is not None else load_onnx(bundled())
     seen: list[tuple[str, int]] = []
@@ -88,7 +92,11 @@ def measure_looks(settings: Settings, network: Network | None = None) -> dict[st
         "before": Predictor("bundled?crop=off", first_alone, {}),
         "after": Predictor("bundled", everything, {}),
     }
-    results = [row for row in measure(choose_rows(settings), models, settings) if "after" in row]
+    measured = measure(choose_rows(settings), models, settings)
+    for row in measured:
+        if "error" in row:  # it may have been looked at, or not: the counts would be shifted
+            raise DataError(f"{row['image']}: {row['error']}")
+    results = [row for row in measured if "after" in row]
     kinds = {}
     for kind in KINDS:
         chosen = [k for k, (name, _) in enumerate(seen) if name == kind]
@@ -121,7 +129,7 @@ def _scores(results: list[dict[str, Any]]) -> dict[str, Any]:
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     lines = [
-        "| looks after the first one | photos | of the network's time | IoU, first look → all "
+        "| looks after the first one | photos | of the network's views | IoU, first look → all "
         "| Boundary IoU | scenes with nobody left empty |",
         "|---|---|---|---|---|---|",
     ]

@@ -10,6 +10,7 @@ import pytest
 from light import Light, people_of_light
 from PIL import Image
 
+from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.finetune.benchmarks import looks
 from u2net_human_plugin.finetune.evaluation.measure import Settings
 
@@ -61,3 +62,13 @@ def test_the_table_has_a_line_for_each_kind(report: dict) -> None:
     assert lines[2].startswith("| none | 50% | 14% |")
     assert lines[3].startswith("| corners | 50% | 86% |")
     assert lines[-1] == "2 photos, 3.50 views each."
+
+
+def test_a_photo_that_cannot_be_measured_is_named(tmp_path: Path) -> None:
+    """Its looks would be counted as another photo's."""
+    people_of_light((60, 40), (10, 5, 50, 35)).save(tmp_path / "one.png")
+    Image.new("L", (9, 9), 255).save(tmp_path / "mask.png")
+    row = {"image": "one.png", "mask": "mask.png", "source": "light", "split": "test"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    with pytest.raises(DataError, match=r"one\.png: "):
+        looks.measure_looks(Settings(str(tmp_path), consistency=0), Light())
