@@ -49,7 +49,7 @@ def patched_rembg(launch: Launch, tmp_path: Path) -> dict[str, str]:
     before, mark, after = registry.read_text().partition("sessions_names = ")
     if not mark or imports not in before or "sessions_names_downloadable" not in after:
         pytest.skip("this rembg's registry is another one than the proposal is for")
-    (proposal,) = blocks("python")
+    proposal, _the_fault = blocks("python")
     needed = f"{imports}import warnings\nfrom importlib.metadata import entry_points\n"
     registry.write_text(before.replace(imports, needed) + proposal + mark + after)
     return {"PYTHONPATH": str(tmp_path / "patched")}

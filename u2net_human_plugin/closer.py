@@ -16,8 +16,9 @@ def looked_closer(
 ) -> list[tuple[Box, Alpha]]:
     """The first look at the whole and, to be pasted over it, closer ones.
 
-    Whoever is small in the picture is looked at closer. If nobody is large, people whom the first
-    look overlooks are sought in parts of the picture.
+    If nobody is large in the picture, people whom the first look overlooks are sought in parts of
+    it, and everybody is looked at closer. If somebody is, one look is enough: beside a large person
+    closer looks lose as much as they gain. Whom a detector found is looked at closer anyway.
 
     Args:
         first: what :meth:`Looks.at_whole` found.
@@ -31,15 +32,16 @@ def looked_closer(
     if options.chooses_persons and chosen is not None and not len(chosen):
         return [(whole, first)]  # nobody stays, so the mask will be empty
     regions = people.locate(first, size_wh, settings)
+    places = regions[:0]
     if not people.large(regions, size_wh, settings):
         parts = people.parts_xyxy(size_wh, settings)
         overlooked = people.overlooked_xyxy(parts, look.at(parts), regions, settings)
-        regions = np.concatenate((regions, overlooked))
-    places = regions
+        places = regions = np.concatenate((regions, overlooked))
     if chosen is not None:
+        apart = people.apart_xyxy(places, chosen)
         places = people.extended_xyxy(chosen, regions)
         if not options.chooses_persons:
-            places = np.concatenate((places, people.apart_xyxy(regions, chosen)))
+            places = np.concatenate((places, apart))
     crops = people.crops_xyxy(places, size_wh, settings)
     closer = zip(crops, look.at(crops), strict=True)
     return [

@@ -127,7 +127,8 @@ def server(
 @pytest.fixture(scope="module")
 def png(astronaut: Image.Image) -> bytes:
     stream = io.BytesIO()
-    astronaut.resize((200, 150)).save(stream, "PNG")
+    # Of few colours: of a file that comes in several pieces, rembg's GET reads the first.
+    astronaut.resize((200, 150)).quantize(32).convert("RGB").save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -171,10 +172,13 @@ def test_the_lists_of_models(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def public_picture(png: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a picture that the server may fetch."""
+def public_picture(
+    png: bytes, astronaut: Image.Image, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a picture that the server may fetch; beside it lies a large one."""
     folder = tmp_path_factory.mktemp("public")
     (folder / "in.jpg").write_bytes(png)
+    astronaut.resize((1600, 1600)).save(folder / "large.jpg", quality=95)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     try:
         public = http.server.ThreadingHTTPServer(("127.0.0.2", 0), handler)
@@ -260,7 +264,7 @@ def test_the_server_does_not_start_with_what_cannot_be_had(
 def test_readmes_curl_lines(
     server: Server, png: bytes, public_picture: str, mask: np.ndarray, tmp_path: Path
 ) -> None:
-    """A file, a file with options, and a picture's address: each gives our model's cut-out."""
+    """A file, a file with options, a picture at an address: each gives our model's cut-out."""
     readme = (CHECKOUT / "README.md").read_text("utf-8")
     lines = re.findall(r"^curl (?:.*\\\n)*.*", readme, re.MULTILINE)
     assert len(lines) == 3
@@ -283,6 +287,23 @@ def test_readmes_curl_lines(
         assert np.abs(alpha - mask)[her].mean() < 1, line
         assert (alpha <= mask.astype(float) + 1).all(), line
         (tmp_path / "out.png").unlink()
+
+
+def test_get(server: Server, public_picture: str, mask: np.ndarray) -> None:
+    """A picture that the server fetches itself."""
+    status, answer = server.get(
+        "/api/remove", url=public_picture, model="u2net_human_ft", om="true"
+    )
+    assert status == 200, answer
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer))), mask)
+
+
+@pytest.mark.xfail(reason="rembg 2.0.86 reads the first piece of what it fetches")
+def test_get_of_a_large_picture(server: Server, public_picture: str) -> None:
+    """When this passes, README can name GET again."""
+    large = public_picture.replace("in.jpg", "large.jpg")
+    status, answer = server.get("/api/remove", url=large, model="u2net_human_ft")
+    assert status == 200, answer
 
 
 def test_no_stranger_chooses_a_file_a_module_or_an_address(
