@@ -1,11 +1,12 @@
-"""Sharp edges at full resolution: mask in, mask out.
+"""From the network's coarse alpha map to an alpha matte of the photo's size.
 
-The network's map is far coarser than a large photo. :func:`enlarge` brings it to the
-photo's size; :func:`sharpen` then moves the edge to where the photo has one.
+:func:`upsample_logits` interpolates; :func:`guided_filter` besides moves the edge to where the
+photo has one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,8 @@ Array = npt.NDArray[np.float32]
 
 #: Logits beyond this are as good as certain: 255 / (1 + e^8) rounds to 0.
 _LOGIT_LIMIT = 8.0
+#: Where the logit is nearer to 0 than this, that of an alpha of 2 of 255, there may be an edge.
+_UNSURE = 4.84
 #: About as many cells has the longer side of the grid on which the guided filter is fitted; they
 #: are squares of whole pixels.
 GRID = 256
@@ -28,49 +31,50 @@ _PIECE = 6
 #: Their width at most, in pixels, which keeps them in the processor's cache.
 _WIDEST = 256
 #: Rows of a mask that are turned from logits into alpha at a time.
-_ROWS = 512
+_ROWS = 256
 
 
-def enlarge(alpha: Array, size_wh: tuple[int, int]) -> Image.Image:
+def upsample_logits(alpha: Array, size_wh: tuple[int, int]) -> Image.Image:
     """Resize a network's (h,w) alpha in 0…1 to an "L" mask of ``size_wh`` pixels.
 
     The logit of alpha is interpolated, not alpha itself: near an edge it changes
     linearly, so the half-way line stays where it is and the edge stays as steep as it was
     in cells of the map. Interpolating in 8 bits costs a fraction of floating point.
     """
-    tiny = np.float32(1e-6)
-    inside = alpha.clip(tiny, 1 - tiny)
-    logit = np.log(inside / (1 - inside)) * np.float32(127.5 / _LOGIT_LIMIT) + np.float32(127.5)
-    steps = Image.fromarray(logit.clip(0, 255).round().astype(np.uint8))
-    mask = steps.resize(size_wh, Image.Resampling.BILINEAR)
+    mask = Image.fromarray(_steps(alpha).round().astype(np.uint8))
+    mask = mask.resize(size_wh, Image.Resampling.BILINEAR)
     for top in range(0, mask.height, _ROWS):  # whole, it would be in memory twice
         band = mask.crop((0, top, mask.width, min(top + _ROWS, mask.height)))
         mask.paste(band.point(_ALPHA_OF_STEP), (0, top))
     return mask
 
 
-def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
-    """Fit the edge of an "L" mask to the photo's: the guided filter, in the edge's band.
+def guided_filter(alpha: Array, image: Image.Image) -> Image.Image:
+    """Resize a network's (h,w) alpha in 0…1 to a photo's size, with the photo's own edges.
 
-    In each window the mask's logit is explained as a linear function of the photo's colour
-    (He, Sun, Tang: Guided Image Filtering, PAMI 2013, with a colour guide); of the logit,
-    as for :func:`enlarge`, so that the edge stays as steep as it was. As in their Fast
+    In each window alpha's logit is explained as a linear function of the photo's colour
+    (He, Sun, Tang: Guided Image Filtering, PAMI 2013, with a colour guide); the logit,
+    as for :func:`upsample_logits`, so that the edge stays as steep as it was. As in their Fast
     Guided Filter (2015) the functions are fitted on a small grid and applied at full
-    resolution, here only in the pieces of the picture through which an edge runs.
+    resolution, here only in the pieces of the picture through which an edge runs. Elsewhere
+    the mask is 0 or 255.
 
     Args:
-        mask: mode "L"; it is changed in place, and returned.
-        image: mode "RGB", of the same size.
+        alpha: what the network says of the whole image.
+        image: mode "RGB".
+
+    Returns:
+        mode "L", of the image's size.
     """
-    cell = max(1, round(max(mask.size) / GRID))
-    coarse = mask.reduce(cell)
-    near = _near_edges(np.asarray(coarse))
+    cell = max(1, round(max(image.size) / GRID))
+    steps = _at_cells(_steps(alpha), image.size, cell)
+    mask = _binary(steps, image.size, cell)
+    near = _near_edges(steps)
     if not near.any():
         return mask
     guide = np.asarray(image.reduce(cell), np.float32) / np.float32(255)
-    steps = np.asarray(coarse.point(_STEP_OF_ALPHA), np.float32)
     fitted = _fit(guide.transpose(2, 0, 1), steps, near)
-    across, down = (_interpolation(side, cell) for side in mask.size)
+    across, down = (_interpolation(side, cell) for side in image.size)
     for piece in _pieces(near, _WIDEST // cell):
         columns, rows = (slice(max(0, piece[side] - 1), piece[side + 2] + 1) for side in (0, 1))
         left, top = piece[0] * cell, piece[1] * cell
@@ -80,6 +84,36 @@ def sharpen(mask: Image.Image, image: Image.Image) -> Image.Image:
         sharp = linear.sum(axis=0).clip(0, 255).astype(np.uint8).tobytes().translate(_ALPHA_TABLE)
         mask.paste(Image.frombytes("L", (right - left, bottom - top), sharp), (left, top))
     return mask
+
+
+def _steps(alpha: Array) -> Array:
+    """The logits of alpha, of which ±``_LOGIT_LIMIT`` is 0…255."""
+    tiny = np.float32(1e-6)
+    inside = alpha.clip(tiny, 1 - tiny)
+    steps = np.log(inside / (1 - inside)) * np.float32(127.5 / _LOGIT_LIMIT) + np.float32(127.5)
+    clipped: Array = steps.clip(0, 255)
+    return clipped
+
+
+def _at_cells(values: Array, size_wh: tuple[int, int], cell: int) -> Array:
+    """A map (h,w) of a picture, resized to the picture's grid of cells of so many pixels."""
+    grid = [-(-pixels // cell) for pixels in size_wh]
+    # The outermost cells may reach beyond the picture.
+    ends = [
+        count * cells * cell / pixels
+        for count, cells, pixels in zip(values.shape[::-1], grid, size_wh, strict=True)
+    ]
+    beyond = [
+        (0, math.ceil(end) - count) for end, count in zip(ends[::-1], values.shape, strict=True)
+    ]
+    padded = Image.fromarray(np.pad(values, beyond, "edge"))
+    return np.asarray(padded.resize(grid, Image.Resampling.BILINEAR, (0, 0, *ends)))
+
+
+def _binary(steps: Array, size_wh: tuple[int, int], cell: int) -> Image.Image:
+    """A mask of ``size_wh`` pixels that is 0 or 255 in each cell of the grid."""
+    rows = np.repeat((steps > 127.5).astype(np.uint8) * np.uint8(255), cell, axis=1)
+    return Image.fromarray(np.repeat(rows[:, : size_wh[0]], cell, axis=0)[: size_wh[1]])
 
 
 def _interpolation(pixels: int, cell: int) -> Array:
@@ -137,11 +171,11 @@ def _window_mean(planes: Array) -> Array:
     return means
 
 
-def _near_edges(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+def _near_edges(steps: Array) -> npt.NDArray[np.bool_]:
     """The cells (h,w) on which the filter's outcome depends on an edge of the mask."""
     from scipy import ndimage
 
-    unsure = (mask > 2) & (mask < 253)
+    unsure = np.abs(steps - 127.5) < _UNSURE * 127.5 / _LOGIT_LIMIT
     near: npt.NDArray[np.bool_] = ndimage.maximum_filter(unsure, 4 * RADIUS + 1)
     return near
 
@@ -165,9 +199,3 @@ def _pieces(cells: npt.NDArray[np.bool_], widest: int) -> Iterator[tuple[int, in
 _STEPS = (np.arange(256) - 127.5) * (_LOGIT_LIMIT / 127.5)
 _ALPHA_OF_STEP: list[int] = (255 / (1 + np.exp(-_STEPS))).round().astype(int).tolist()
 _ALPHA_TABLE = bytes(_ALPHA_OF_STEP)  # Pillow's point() converts a list anew each time
-_LOGITS = np.log(np.arange(1, 255) / np.arange(254, 0, -1))
-_STEP_OF_ALPHA: list[int] = [
-    0,
-    *(_LOGITS * (127.5 / _LOGIT_LIMIT) + 127.5).round().astype(int).tolist(),
-    255,
-]

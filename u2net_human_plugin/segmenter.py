@@ -1,7 +1,7 @@
 """HumanSegmenter: an image in, the alpha mask of its people out, at the image's own size.
 
-look at the whole → closer where that pays → drop what is doubtful → enlarge → refine edges →
-paste → leave those who were chosen
+look at the whole → closer where that pays → drop what is doubtful → enlarge, with the photo's
+edges → paste → leave those who were chosen
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from PIL import Image
 
 from .choose import checked_boxes, choose, keep_only, people_in_mask
 from .closer import looked_closer
-from .doubt import bar_for, without_doubtful
+from .hysteresis import bar_for, hysteresis
 from .looks import Alpha, Looks
 from .matting import decontaminated, matted
 from .network import Network, load_onnx
 from .options import Options, refuse_unknown
 from .paste import paste
 from .preprocess import Picture, to_rgb
-from .refine import enlarge, sharpen
+from .refine import guided_filter, upsample_logits
 from .weights import find_weights
 from .yolo import Detector, find_people
 
@@ -78,7 +78,7 @@ class HumanSegmenter:
         if options.crop != "off":
             views = looked_closer(views[0][1], look, rgb.size, boxes, options)
         bar = bar_for((alpha for _, alpha in views), look.settings)
-        views = [(box, without_doubtful(alpha, bar, look.settings.haze)) for box, alpha in views]
+        views = [(box, hysteresis(alpha, bar, look.settings.haze)) for box, alpha in views]
         (_, whole), *closer = views
         mask = _full_size(whole, rgb, options)
         for box, alpha in closer:
@@ -111,5 +111,6 @@ class HumanSegmenter:
 
 
 def _full_size(alpha: Alpha, view: Image.Image, options: Options) -> Image.Image:
-    mask = enlarge(alpha, view.size)
-    return sharpen(mask, view) if options.refine != "off" else mask
+    if options.refine == "off":
+        return upsample_logits(alpha, view.size)
+    return guided_filter(alpha, view)

@@ -11,7 +11,7 @@ import u2net_human_plugin
 PIPELINE = (
     "boxes",
     "closer",
-    "doubt",
+    "hysteresis",
     "looks",
     "network",
     "options",

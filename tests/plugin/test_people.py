@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from u2net_human_plugin import choose, doubt, people
+from u2net_human_plugin import choose, people
 from u2net_human_plugin.boxes import Boxes, intersection_xyxy, joined_xyxy
 from u2net_human_plugin.errors import PluginError
+from u2net_human_plugin.hysteresis import bar_for, hysteresis
 from u2net_human_plugin.options import Options
 from u2net_human_plugin.regions import label_regions, region_boxes_xyxy
 from u2net_human_plugin.settings import Settings
@@ -77,7 +78,7 @@ def test_doubtful_regions_vanish_and_nothing_else(
     for region in range(1, labels.max(initial=0) + 1):
         if values[labels == region].max() < bar:
             expected[labels == region] = 0
-    assert (doubt.without_doubtful(values, bar, SETTINGS.haze) == expected).all()
+    assert (hysteresis(values, bar, SETTINGS.haze) == expected).all()
     assert (values == before).all()
 
 
@@ -92,7 +93,7 @@ def test_doubtful_regions_vanish_and_nothing_else(
 def test_the_bar_is_relative_to_the_surest(surest: float, bar: float) -> None:
     """What is doubtful goes only beside what is surer, or below the floor."""
     maps = [np.full((2, 2), alpha, np.float32) for alpha in (0.1, surest, 0.2)]
-    assert doubt.bar_for(maps, SETTINGS) == pytest.approx(bar)
+    assert bar_for(maps, SETTINGS) == pytest.approx(bar)
 
 
 def flood(reached: np.ndarray, mask: np.ndarray) -> np.ndarray:

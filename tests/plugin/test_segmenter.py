@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 import u2net_human_plugin
 from u2net_human_plugin.errors import OptionError, PluginError
 from u2net_human_plugin.options import Options
-from u2net_human_plugin.refine import enlarge, sharpen
+from u2net_human_plugin.refine import guided_filter, upsample_logits
 from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.settings import Settings
 
@@ -285,47 +285,51 @@ def test_enlarging_keeps_an_edge_in_place_and_steep() -> None:
     """The half-way line of a step stays between its cells, and a flat map stays flat."""
     alpha = np.full((4, 16), 1e-3, np.float32)
     alpha[:, 8:] = 1 - 1e-3
-    big = np.asarray(enlarge(alpha, (160, 40)), int)
+    big = np.asarray(upsample_logits(alpha, (160, 40)), int)
     assert big[20, 79] < 128 <= big[20, 80]
     plain = Image.fromarray((alpha * 255).round().astype(np.uint8)).resize((160, 40), 2)
     assert big[20, 83] > np.asarray(plain, int)[20, 83]
     for level in (0.0, 1.0):
-        flat = enlarge(np.full((3, 3), level, np.float32), (50, 20))
+        flat = upsample_logits(np.full((3, 3), level, np.float32), (50, 20))
         assert flat.getextrema() == (round(level * 255), round(level * 255))
 
 
-def test_sharpening_moves_the_edge_to_the_photos() -> None:
+def as_alpha(mask: Image.Image) -> np.ndarray:
+    return np.asarray(mask, np.float32) / np.float32(255)
+
+
+def test_the_guided_filter_moves_the_edge_to_the_photos() -> None:
     """Half of what a mask lies beside the photo's edge is put right; far away it stays."""
     size_wh = (640, 480)
     photo = people_of_light(size_wh, (200, 100, 400, 400))
     truth = np.asarray(photo.convert("L")) > 128
     beside = people_of_light(size_wh, (204, 97, 397, 403)).convert("L")
-    rough = beside.resize((80, 60), Image.Resampling.BOX).resize(size_wh, 2)
-    sharp = np.asarray(sharpen(rough.copy(), photo))
-    before = ((np.asarray(rough) >= 128) != truth).sum()
+    rough = as_alpha(beside.resize((80, 60), Image.Resampling.BOX))
+    sharp = np.asarray(guided_filter(rough, photo))
+    before = ((np.asarray(upsample_logits(rough, size_wh)) >= 128) != truth).sum()
     assert ((sharp >= 128) != truth).sum() < 0.5 * before
     assert sharp[200:300, 270:330].min() == 255
     assert sharp[:40].max() == 20
 
 
-def test_sharpening_sees_edges_of_colour_alone() -> None:
+def test_the_guided_filter_sees_edges_of_colour_alone() -> None:
     """Red against a green of the same brightness: what is displaced is put right as well."""
     size_wh = (640, 480)
     photo = Image.new("RGB", size_wh, (0, 130, 0))
     photo.paste((255, 0, 0), (200, 100, 400, 400))
     truth = np.asarray(photo)[..., 0] > 128
     beside = people_of_light(size_wh, (204, 97, 397, 403)).convert("L")
-    rough = beside.resize((80, 60), Image.Resampling.BOX).resize(size_wh, 2)
-    before = ((np.asarray(rough) >= 128) != truth).sum()
-    sharp = np.asarray(sharpen(rough.copy(), photo))
+    rough = as_alpha(beside.resize((80, 60), Image.Resampling.BOX))
+    before = ((np.asarray(upsample_logits(rough, size_wh)) >= 128) != truth).sum()
+    sharp = np.asarray(guided_filter(rough, photo))
     assert ((sharp >= 128) != truth).sum() < 0.5 * before
 
 
-def test_sharpening_leaves_flat_masks_alone() -> None:
+def test_the_guided_filter_leaves_flat_maps_alone() -> None:
     """No edge, nothing to do, in a picture full of texture."""
     for level in (0, 255):
-        mask = Image.new("L", (300, 200), level)
-        assert sharpen(mask.copy(), noise(3, (300, 200))).tobytes() == mask.tobytes()
+        mask = guided_filter(np.full((3, 4), level / 255, np.float32), noise(3, (301, 200)))
+        assert (mask.size, mask.getextrema()) == ((301, 200), (level, level))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ def bar_for(alphas: Iterable[Alpha], settings: Settings) -> float:
     return min(settings.sure, max(settings.floor, surest))
 
 
-def without_doubtful(alpha: Alpha, bar: float, haze: float) -> Alpha:
+def hysteresis(alpha: Alpha, bar: float, haze: float) -> Alpha:
     """Set to zero the regions of cells from ``haze`` on that nowhere reach ``bar``: (h,w).
 
     The hysteresis thresholding of Canny's edge detector (1986), for a soft map: what stays keeps
