@@ -62,9 +62,9 @@ class Options:
         OptionError: a value that does not exist; the message lists those that do.
     """
 
-    #: Where the network looks: "off", once at the whole picture; "self", at its parts as well
-    #: if nobody in it is large, and closer at the small figures found; "yolo", likewise, and
-    #: closer also at those that YOLOv8 found (needs the extra ``yolo``).
+    #: Where the network looks: "off", once at the whole picture; "self", if nobody in it is
+    #: large, at its parts as well and closer at the small figures found; "yolo", likewise, and
+    #: always closer at those that YOLOv8 found (needs the extra ``yolo``).
     crop: Crop = "self"
     #: Which people stay in the mask; None, everything the network finds. With any
     #: other value a picture in which no person is found gets an empty mask. "largest" is by
