@@ -66,17 +66,34 @@ def test_a_picture_takes_three_batches_at_most() -> None:
     assert network.batches == [1, 4, 3]
 
 
-@pytest.mark.parametrize("box", [(200, 100, 1400, 1100), (0, 0, 1600, 1200)])
-def test_people_who_fill_the_picture_cost_no_second_look(box: tuple[int, int, int, int]) -> None:
+LARGE, ASIDE = (200, 100, 1200, 1100), (1400, 500, 1440, 620)
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [[LARGE], [(0, 0, 1600, 1200)], [LARGE, ASIDE]],
+    ids=["one", "nothing else", "beside somebody small"],
+)
+def test_people_who_fill_the_picture_cost_no_second_look(
+    boxes: list[tuple[int, int, int, int]],
+) -> None:
     """Their mask is that of crop="off", bit for bit."""
     network = Light()
-    scene = people_of_light(SCENE, box)
+    scene = people_of_light(SCENE, *boxes)
     close = HumanSegmenter(network=network, options=Options(crop="self")).mask(scene)
     assert network.batches == [1]
     assert (
         close.tobytes()
         == HumanSegmenter(network=Light(), options=Options(crop="off")).mask(scene).tobytes()
     )
+
+
+def test_whom_a_detector_finds_beside_somebody_large_is_looked_at_closer() -> None:
+    """That is what it is asked for."""
+    network = Light()
+    segmenter = HumanSegmenter(network=network, detector=detector_of(LARGE, ASIDE), crop="yolo")
+    segmenter.mask(people_of_light(SCENE, LARGE, ASIDE))
+    assert network.batches == [1, 1]
 
 
 class Nearsighted(Light):
