@@ -194,11 +194,11 @@ def _markers(labels: Labels, boxes_xyxy: Boxes) -> Labels:
 
 
 def _from_centre(shape: tuple[int, ...], box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """How far each cell is from a box's centre; 1 at its border: (H,W)."""
+    """How far each cell is from a box's centre; 1 at the ellipse in the box: (H,W)."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     across = np.abs(2 * (x + 0.5) - box[0] - box[2]) / max(1, box[2] - box[0])
     down = np.abs(2 * (y + 0.5) - box[1] - box[3]) / max(1, box[3] - box[1])
-    away: npt.NDArray[np.float32] = np.maximum(across, down).astype(np.float32)
+    away: npt.NDArray[np.float32] = np.hypot(across, down).astype(np.float32)
     return away
 
 

@@ -37,6 +37,10 @@ ENVIRONMENT_VARIABLE = "U2NET_HUMAN_YOLO_WEIGHTS"
 SIZE = 960
 #: Boxes with a lower score are not people.
 CONFIDENCE = 0.25
+#: Of two boxes with a larger IoU, the one with the lower score goes (non-maximum suppression).
+#: More, and one person with two boxes is cut in two; less, and people close behind each other are
+#: one.
+OVERLAP = 0.5
 _PERSON = 0
 
 _lock = Lock()
@@ -63,7 +67,9 @@ def find_people(
     quietly = {"verbose": False, "save": False}
     with _lock:
         keep_torch_running()
-        results = _model().predict(bgr, imgsz=size, classes=[_PERSON], conf=CONFIDENCE, **quietly)
+        results = _model().predict(
+            bgr, imgsz=size, classes=[_PERSON], conf=CONFIDENCE, iou=OVERLAP, **quietly
+        )
         found = results[0].boxes.cpu().numpy()
     boxes, scores = found.xyxy, found.conf
     scale = np.array([image.width / small.width, image.height / small.height] * 2)
