@@ -22,7 +22,8 @@ from u2net_human_plugin.network import Array, Network, load_onnx
 from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.weights import MODEL_NAME, bundled, find_weights
 
-from ..data.manifest import load_image, load_mask, read_manifest
+from ..data.manifest import read_manifest
+from ..data.pictures import load_image, load_mask
 from ..evaluation.measure import evenly
 from ..evaluation.metrics import iou
 from .plugin import SIZES
