@@ -1,12 +1,12 @@
-"""Compares photos a second: `rembg p`, one process of this plugin, and `batch`.
+"""python -m finetune benchmark batch: photos a second of `rembg p`, one process and `batch`.
 
     python -m finetune benchmark batch PHOTOS --json report.json
     python -m finetune benchmark scale report.json --page docs/pages/batch.md
 
-The three take the same photos in turn. Their times include the start-up, because a user waits for
-that, too. The report also says what one photo costs without the start-up, and what one photo costs
-the driver. (Ray calls the process of the command the driver: it hands out the names and keeps the
-rows.) From these, :mod:`.scale` estimates what many more photos cost.
+The three take the same photos in turn; the one process is this plugin's, without `batch`. The times
+include the start-up, because a user waits for that, too. The report also says what one photo costs
+without the start-up, and what it costs the driver: the command's own process, which hands out the
+names and keeps the rows. From these, :mod:`.scale` estimates what many more photos cost.
 """
 
 from __future__ import annotations

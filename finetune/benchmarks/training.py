@@ -79,7 +79,7 @@ def training(
 
 
 def _in_own_process(name: Loop, settings: Mapping[str, object]) -> float:
-    """Images per second of a loop, measured in a process with glibc's default allocator."""
+    """Images per second of a loop, in a process that starts with glibc's default allocator."""
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
     program = __package__.rpartition(".")[0]
     command = [sys.executable, "-m", program, "benchmark", "training", "--loop", name]
