@@ -14,8 +14,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PLUGIN, TRAINER = CHECKOUT / "u2net_human_plugin", CHECKOUT / "finetune"
-#: The trainer's rooms, each of which imports those before it alone. "" is what all may use.
-ROOMS = ("", "data", "evaluation", "training", "publishing", "benchmarks")
+#: The trainer's folders, each of which imports those before it alone. "" is what all may use.
+FOLDERS = ("", "data", "evaluation", "training", "publishing", "benchmarks")
 
 
 def modules(package: Path) -> list[Path]:
@@ -42,25 +42,25 @@ def imported(file: Path) -> Iterator[str]:
                 yield f"{base}.{alias.name}" if is_module else base
 
 
-def room_of(name: str) -> str:
+def folder_of(name: str) -> str:
     second = [*name.split("."), ""][1]
-    return second if second in ROOMS else ""
+    return second if second in FOLDERS else ""
 
 
-def test_every_folder_of_the_trainer_is_a_known_room():
-    """A new room has its place in the order."""
+def test_every_folder_of_the_trainer_is_known():
+    """A new folder has its place in the order."""
     folders = {file.parent.name for file in modules(TRAINER)} - {TRAINER.name}
-    assert folders == set(ROOMS) - {""}
+    assert folders == set(FOLDERS) - {""}
 
 
 @pytest.mark.parametrize("file", modules(TRAINER), ids=name_of)
-def test_rooms_import_one_way(file):
-    """A module of the trainer imports its own room and those before it; the commands, all."""
+def test_folders_import_one_way(file):
+    """A module of the trainer imports its own folder and those before it; the commands, all."""
     if file == TRAINER / "__main__.py":
         return
-    allowed = ROOMS[: ROOMS.index(room_of(name_of(file))) + 1]
+    allowed = FOLDERS[: FOLDERS.index(folder_of(name_of(file))) + 1]
     ours = {name for name in imported(file) if name.split(".")[0] == TRAINER.name}
-    assert {name for name in ours if room_of(name) not in allowed} == set()
+    assert {name for name in ours if folder_of(name) not in allowed} == set()
 
 
 @pytest.mark.parametrize("package", [PLUGIN, TRAINER], ids=lambda package: package.name)

@@ -15,7 +15,10 @@ from PIL import Image
 
 import u2net_human_plugin
 from u2net_human_plugin.errors import install_command
-from u2net_human_plugin.finetune.benchmarks import plugin
+from u2net_human_plugin.finetune.benchmarks.interpreter_start import (
+    imported_modules,
+    make_environment,
+)
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 #: Where the wheel has the folder ``finetune``.
@@ -177,8 +180,8 @@ def test_links_in_readme(readme):
 
 def test_start_up_loads_nothing_heavy(tmp_path):
     """With the plugin installed, a bare start loads two small modules more and nothing else."""
-    without = plugin._modules(plugin._environment(tmp_path / "without", False))
-    with_plugin = plugin._modules(plugin._environment(tmp_path / "with", True))
+    without = imported_modules(make_environment(tmp_path / "without", False))
+    with_plugin = imported_modules(make_environment(tmp_path / "with", True))
     assert with_plugin - without == {"u2net_human_plugin", "u2net_human_plugin._startup"}
 
 

@@ -1,8 +1,8 @@
 """``python -m u2net_human_plugin doctor``: what is installed, what is active, what is wrong.
 
-Each host is looked at from inside a fresh interpreter, as its own command would start: that
-shows whether the start-up hook really runs, and a host that ends the interpreter at import
-(rembg does without onnxruntime) cannot end the doctor.
+Each host is imported in a new interpreter, started as the host's own command starts one. That shows
+whether the start-up hook really runs. It also protects the doctor from a host that ends its
+interpreter at import, as rembg does without onnxruntime.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ from .weights import find_weights
 #: "wrong" makes the exit status 1; "note" does not.
 State = Literal["ok", "note", "wrong"]
 
+#: Each host, by the name it is imported under, and the module whose import adds the model.
 HOSTS = {"rembg": "rembg.sessions", "transparent_background": "transparent_background.Remover"}
+#: Libraries whose versions the report names.
 PACKAGES = ("numpy", "pillow", "torch", "ultralytics")
+#: Seconds in which a host must be imported.
 _SECONDS = 300
+#: Marks the line of our answer among all that a host may print.
 _ANSWER = "u2net-human-plugin doctor: "
 
-# Run with a host's name and the module to import. A host may print whatever it likes.
+# Runs in the new interpreter. Its arguments are a host, the module to import, and the mark.
 _LOOK_INSIDE = """
 import json, sys
 hooked, problem = "u2net_human_plugin._startup" in sys.modules, None
@@ -61,7 +65,7 @@ class Finding:
 
 
 def main(as_json: bool) -> int:
-    """Print the report; return the exit status: 1 when something is wrong."""
+    """Print the report, as text or JSON; return the exit status: 1 if anything is wrong, else 0."""
     findings = list(examine())
     wrong = [finding for finding in findings if finding.state == "wrong"]
     if as_json:
@@ -76,7 +80,7 @@ def main(as_json: bool) -> int:
 def _say(text: str) -> None:
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # `doctor | head` has read enough; the exit status stays true
+    except BrokenPipeError:  # `doctor | head` has read enough; the exit status stays right
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -102,8 +106,8 @@ def examine() -> Iterator[Finding]:
     if weights.state == "ok":
         yield _settings()
     yield from _onnxruntime()
-    # The last one: it imports torch, whose CUDA libraries onnxruntime would then find here,
-    # and not in a host, which asks for onnxruntime first.
+    # This comes last, because it imports torch. onnxruntime would then find torch's CUDA libraries
+    # here, but not in a host, which imports onnxruntime first.
     yield from _yolo()
 
 
@@ -117,7 +121,7 @@ class _Inside:
 
 
 def _look_inside(host: str) -> _Inside:
-    # The interpreter flags under which the doctor was started hold for the host as well.
+    # The host's interpreter gets the flags that the doctor's was started with.
     flags = [flag for flag, on in (("-S", sys.flags.no_site), ("-I", sys.flags.isolated)) if on]
     command = [sys.executable, *flags, "-c", _LOOK_INSIDE, host, HOSTS[host], _ANSWER]
     try:
@@ -170,7 +174,7 @@ def _host(host: str, inside: _Inside | None) -> Finding:
 
 
 def _options() -> Finding:
-    """What the environment asks of every session."""
+    """The options that the environment sets for every session."""
     try:
         options = Options.from_environment()
     except OptionError as error:
@@ -182,11 +186,11 @@ def _options() -> Finding:
 
 
 def _yolo() -> Iterator[Finding]:
-    """Whether YOLO can be had, if the environment asks for it."""
+    """Whether YOLO can be used, if the environment asks for it."""
     try:
         if Options.from_environment().crop != "yolo":
             return
-    except OptionError:  # found by _options
+    except OptionError:  # _options reports it
         return
     from .yolo import import_yolo, weights_file
 
@@ -209,8 +213,8 @@ def _weights() -> Finding:
     try:
         file = find_weights()
         stored_settings(file.path, file.read())  # both can be damaged
-        with suppress(ImportError):  # no onnxruntime, or a broken one: that has its own line
-            load_onnx(file)  # a whole file can still be a photo
+        with suppress(ImportError):  # _onnxruntime reports a missing or broken onnxruntime
+            load_onnx(file)  # a file that can be read need not be weights
     except (PluginError, OSError, ValueError) as error:
         return Finding("weights", "wrong", str(error))
     checked = f"SHA-256 {file.sha256[:12]}… matches" if file.sha256 else "your own, no checksum"
@@ -218,7 +222,10 @@ def _weights() -> Finding:
 
 
 def _settings() -> Finding:
-    """How these weights are run; a size that the file fixes is known to onnxruntime alone."""
+    """The settings with which the weights are run.
+
+    The file may fix the size; only onnxruntime knows that.
+    """
     from .network import load_onnx
 
     file = find_weights()
@@ -244,7 +251,7 @@ def _onnxruntime() -> Iterator[Finding]:
     try:
         wanted = default_providers()
         network = load_onnx(find_weights())
-    except WeightsError:  # found by _weights
+    except WeightsError:  # _weights reports it
         yield Finding(name, "note", f"{', '.join(builds)}, not tried without weights")
         return
     except MissingExtraError as error:

@@ -1,7 +1,11 @@
 """Which weights file is used, where it comes from, and whether it is intact.
 
-In this order: a path given in code, the file named by ``U2NET_HUMAN_WEIGHTS``,
-``u2net_human_ft.onnx`` in rembg's model directory, the bundled file.
+The first of these is used:
+
+1. a path given in code;
+2. the file that the environment variable ``U2NET_HUMAN_WEIGHTS`` names;
+3. ``u2net_human_ft.onnx`` in rembg's model directory;
+4. the bundled file.
 """
 
 from __future__ import annotations
@@ -26,14 +30,15 @@ class WeightsFile:
     path: Path
     #: Why this file: "given", "environment", "model directory" or "bundled".
     origin: str
-    #: Hexadecimal SHA-256 the content must have, or None for a user's own file.
+    #: The SHA-256, hexadecimal, that the content must have; None for a user's own file.
     sha256: str | None = None
 
     def read(self) -> bytes:
-        """Return the file's content, checked against :attr:`sha256` if that is known.
+        """Return the file's content, checked against :attr:`sha256` if that is not None.
 
         Raises:
-            WeightsError: the file is missing, unreadable or damaged.
+            WeightsError: the file is missing, cannot be read, or has another SHA-256; names the
+                file and the remedy.
         """
         try:
             content = self.path.read_bytes()
@@ -60,10 +65,15 @@ class WeightsFile:
 
 
 def find_weights(path: str | os.PathLike[str] | None = None) -> WeightsFile:
-    """Choose the weights file by the order in this module's docstring.
+    """Choose the weights file in the order of this module's docstring.
 
-    Only a trusted caller may pass ``path``: host adapters never hand on one that came
-    from a host's free-form options.
+    Args:
+        path: a file given in code. Only a trusted caller may pass one: host adapters never hand
+            on a path from a host's free-form options. None chooses one of the others.
+
+    Returns:
+        The file, not read yet. A path that is given or that the environment names is not checked;
+        :meth:`WeightsFile.read` raises if there is no such file.
     """
     if path is not None:
         return WeightsFile(_expanded(path), "given")
@@ -77,22 +87,21 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> WeightsFile:
 
 
 def bundled() -> WeightsFile:
-    """The file inside this package, for onnxruntime and torch alike, and its checksum.
+    """The file inside this package, with its checksum; onnxruntime and torch both read it.
 
-    How it was made, and what was measured, is in ``model_cards/provenance.json`` of the
-    repository.
+    The repository's ``model_cards/provenance.json`` says how it was made and what was measured.
     """
     content = json.loads((_BUNDLED / f"{MODEL_NAME}.json").read_text("utf-8"))
-    # While an export replaces the set, its files lie under other names for a moment.
+    # While an export replaces the bundled files, they have other names for a moment.
     name = content.get("files", {}).get("onnx", f"{MODEL_NAME}.onnx")
     return WeightsFile(_BUNDLED / name, "bundled", content["sha256"]["onnx"])
 
 
 def model_directory_files() -> list[Path]:
-    """Where a user's own weights are looked for, in rembg's model directories, old and new.
+    """Where a user's own weights are looked for: rembg's new model directory, then its old one.
 
-    The directories follow rembg's own rules without importing it, because
-    transparent-background users get the same weights from the same place.
+    These are rembg's own rules, without importing rembg: a user of transparent-background gets
+    the same weights from the same place, and need not have rembg.
     """
     file = f"{MODEL_NAME}.onnx"
     data_home = os.getenv("XDG_DATA_HOME")
@@ -109,8 +118,8 @@ def model_directory_files() -> list[Path]:
 
 
 def _expanded(path: str | os.PathLike[str]) -> Path:
-    """``path`` with a leading ~ replaced, where it is known what home that is.
+    """``path`` with its leading ~ replaced; unchanged for a user without a home.
 
-    ``Path.expanduser`` raises for users without one, as in many containers.
+    ``Path.expanduser`` would raise; many containers run as such a user.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111

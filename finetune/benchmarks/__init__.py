@@ -1,1 +1,1 @@
-"""Time and memory: `benchmark`. No other room imports this one."""
+"""The command `benchmark`: time and memory. No other folder of the trainer imports this one."""

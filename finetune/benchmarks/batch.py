@@ -1,11 +1,12 @@
-"""Photos a second of `rembg p`, of one process of ours, and of `batch` with two actors.
+"""python -m finetune benchmark batch: photos a second of `rembg p`, one process and `batch`.
 
     python -m finetune benchmark batch PHOTOS --json report.json
     python -m finetune benchmark scale report.json --page docs/pages/batch.md
 
-In turn on the same photos, start-up included: that is what somebody with a folder waits for. What
-many more photos cost, :mod:`.scale` reckons from the report, hence also what a photo costs
-without the start-up, and what handing out many names costs the one process that does it.
+The three take the same photos in turn; the one process is this plugin's, without `batch`. The times
+include the start-up, because a user waits for that, too. The report also says what one photo costs
+without the start-up, and what it costs the driver: the command's own process, which hands out the
+names and keeps the rows. From these, :mod:`.scale` estimates what many more photos cost.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from u2net_human_plugin.errors import DataError
 
 from ..files import write_text
 
-#: Seconds between looks at the memory of a command's processes.
+#: Seconds between two measurements of the memory of a command's processes.
 _EVERY = 0.5
-#: Pictures that are handed out for nothing, to see what that alone costs.
+#: How many names the driver hands out to actors that do nothing, to measure its own cost.
 _HANDED_OUT = 4000
 
 _ONE_PROCESS = """
@@ -42,7 +43,7 @@ for file in sorted(Path(sys.argv[1]).iterdir()):
     Path(sys.argv[2], file.stem + ".png").write_bytes(make.cut(file.read_bytes())["cutout"])
 """
 
-#: The command's own way with names and rows, with actors that do nothing.
+# The command's own code for names and rows, with actors that do nothing.
 _HAND_OUT = """
 import json, sys, time
 import psutil
@@ -65,7 +66,7 @@ job = command.Job(folder, folder, Recipe.from_environment(), False)
 given = type("Given", (), {"actors": 1, "gpus_per_actor": 0})
 with cluster(actors=1) as ray:
     first = output_names([f"first/{n:09}.jpg" for n in range(8)], ".png", {})
-    command._make(ray, job, first, given)  # starts what is started once
+    command._make(ray, job, first, given)  # starts the actors, before time is taken
     started, before = time.perf_counter(), psutil.Process().memory_info().rss
     names = output_names([f"{n // 1000:06}/{n:09}.jpg" for n in range(count)], ".png", {})
     command._make(ray, job, names, given)
@@ -77,21 +78,24 @@ print(json.dumps({"seconds": seconds / count, "bytes": grown / count}))
 
 
 def measure(photos: Path, count: int = 200, actors: int = 2) -> dict[str, Any]:
-    """What the ways cost, and what `batch` costs for each photo, as the report has it.
+    """Run the three commands in turn on the same photos, and return the report.
 
     Args:
-        photos: a folder; its first ``count`` pictures are taken, repeated if there are fewer.
-        count: how many pictures.
-        actors: of `batch`.
+        photos: a folder of photos.
+        count: how many photos to take, in the order of their names; the folder's photos are
+            repeated if there are fewer.
+        actors: how many processes `batch` starts.
 
     Returns:
-        ``ways``, of each photos ``a second``, ``seconds``, and peak ``MB`` of its largest process;
-        ``photo``: the ``seconds`` that one takes an actor, ``bytes_in`` and ``bytes_out`` of the
-        files; ``driver``: the ``seconds`` that handing a photo out takes the process that does
-        it, and the ``bytes`` of its memory.
+        ``photos``, ``cores`` and ``actors``: numbers; ``load``: the machine's load average of the
+        last minute, None on Windows. ``ways``: for each command, photos ``a second``, ``seconds``
+        of the whole run, and ``MB``, the peak resident memory of its largest process (0 where
+        there is no /proc). ``photo``: means for one photo, the ``seconds`` an actor needs, and
+        ``bytes_in`` and ``bytes_out`` of the files. ``driver``: for one photo, the ``seconds`` the
+        driver needs and the ``bytes`` its memory grows by.
 
     Raises:
-        DataError: there is no picture in ``photos``.
+        DataError: there is no picture in ``photos``, or a command did not make all cut-outs.
     """
     files = sorted(file for file in photos.iterdir() if file.name.lower().endswith(PICTURES))
     if not files:
@@ -112,7 +116,7 @@ def measure(photos: Path, count: int = 200, actors: int = 2) -> dict[str, Any]:
                 *(python, "-m", "u2net_human_plugin", "batch", s, out, "--actors", str(actors))
             ],
         }
-        # First what takes least: who hears that Ray does not start hears it at once.
+        # The shortest comes first: if Ray does not start, the user learns it at once.
         hand_out = [python, "-c", _HAND_OUT, str(_HANDED_OUT), str(Path(folder, "none"))]
         driver = json.loads(_said(hand_out))
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -129,6 +133,7 @@ def measure(photos: Path, count: int = 200, actors: int = 2) -> dict[str, Any]:
 
 
 def _photo(source: Path, out: Path) -> dict[str, float]:
+    """Means for one photo, from the table that `batch` wrote and the sizes of the files."""
     import pyarrow.compute as pc
     from pyarrow import parquet
 
@@ -141,6 +146,7 @@ def _photo(source: Path, out: Path) -> dict[str, float]:
 
 
 def _timed(command: Callable[[str], list[str]], out: Path, count: int) -> dict[str, float]:
+    """Run a command that makes ``count`` cut-outs in ``out``; watch its time and memory."""
     out.mkdir()
     largest = 0
     with tempfile.TemporaryFile() as log:
@@ -160,22 +166,24 @@ def _timed(command: Callable[[str], list[str]], out: Path, count: int) -> dict[s
 
 
 def _said(command: list[str]) -> str:
-    """The last line of what a command of ours prints."""
+    """Run a command and return the last line that it prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        raise DataError(f"the measurement of what handing out costs failed: {done.stderr[-500:]}")
+        raise DataError(f"the driver's cost could not be measured: {done.stderr[-500:]}")
     return done.stdout.strip().splitlines()[-1]
 
 
 def _family(pid: int) -> list[int]:
+    """A process and all that it started, by their ids; on Linux only."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # ended meanwhile, or no Linux
+    except OSError:  # the process has ended, or this is not Linux
         return [pid]
     return [pid, *(one for child in children for one in _family(int(child)))]
 
 
 def _peak_kilobytes(pid: int) -> int:
+    """Peak resident memory of a process in kB; 0 if it has ended, or without /proc."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -186,14 +194,17 @@ def _peak_kilobytes(pid: int) -> int:
 def batch(
     photos: Annotated[Path, typer.Argument(help="A folder of photos.")],
     count: Annotated[
-        int, typer.Option("--photos", min=1, help="How many, repeated if there are fewer.")
+        int,
+        typer.Option(
+            "--photos", min=1, help="How many; the folder's are repeated if there are fewer."
+        ),
     ] = 200,
-    actors: Annotated[int, typer.Option(min=1, help="Processes of `batch`.")] = 2,
+    actors: Annotated[int, typer.Option(min=1, help="How many processes `batch` starts.")] = 2,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write the figures to this file as well")
     ] = None,
 ) -> None:
-    """Photos a second: `rembg p`, one process of ours, `batch` with several actors."""
+    """Photos a second: `rembg p`, one process of this plugin, `batch` with several actors."""
     figures = measure(photos, count, actors)
     typer.echo(f"{count} photos of {photos}, {figures['cores']} cores, load {figures['load']}")
     slowest = figures["ways"]["rembg p"]["a second"]

@@ -1,9 +1,13 @@
-"""What closer looks cost and gain on photos as they come: `benchmark looks`.
+"""python -m finetune benchmark looks: what closer looks cost and gain.
 
-A photo is one of three kinds, by what the pipeline did with it after the first look: nothing more;
-looked at small people closer; or looked for overlooked people in the corners, whether or not it
-then looked closer. Of each kind: how many photos, what share of all the
-network's views, and the scores with the first look alone and with all looks.
+The pipeline looks at the whole photo first. What it does then makes the photo one of three kinds:
+
+- ``the first look alone``: nothing more;
+- ``closer``: it looks closer at small people;
+- ``corners``: it looks into the corners for people it has overlooked, and maybe closer as well.
+
+The report says for each kind how many photos it has, how many of the network's views they took,
+and the scores with the first look alone and with all looks.
 """
 
 from __future__ import annotations
@@ -45,13 +49,15 @@ _MARK = "looks"
 def looks(
     manifest: Annotated[str, typer.Option(help="manifest.jsonl, or the folder that holds it")],
     split: Annotated[str, typer.Option(help="val, train, test or all")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="only so many, evenly drawn")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="measure only so many photos, evenly drawn")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--json", help="file for the report")] = None,
     page: Annotated[
-        Path | None, typer.Option(help="document whose block `looks` is filled with the table")
+        Path | None, typer.Option(help="Markdown file; its block `looks` gets the table")
     ] = None,
 ) -> None:
-    """What closer looks cost and gain, by the kind of photo."""
+    """What closer looks cost and gain, for each kind of photo."""
     report = measure_looks(Settings(manifest, split, limit=limit, consistency=0))
     print(table(report))
     if out is not None:
@@ -62,16 +68,19 @@ def looks(
 
 
 def measure_looks(settings: Settings, network: Network | None = None) -> dict[str, Any]:
-    """Views and scores, by kind of photo.
+    """Count views and compare scores, for each kind of photo.
 
     Args:
-        settings: which photos.
-        network: what looks; None, the bundled weights.
+        settings: which photos to take.
+        network: the network; None takes the bundled weights.
 
     Returns:
-        ``pictures``, ``views``, and under ``kinds`` for each of :data:`KINDS` that occurs:
-        ``pictures``, ``views``, and what :func:`finetune.evaluation.report.summarise` makes of
-        the scores with the first look alone ("before") and with all looks ("after").
+        ``weights_sha256``, ``pipeline_sha256``, ``settings``; ``pictures`` and ``views``, the
+        numbers of all photos and of the network's views of them. ``kinds`` has an entry for each
+        of :data:`KINDS` that occurs: ``pictures`` and ``views``; ``with_people``, how many of the
+        photos show somebody; ``people``, their IoU and Boundary IoU, 0…1; ``left_empty``, the
+        share of scenes whose mask is empty, 0…1. Each score has the means with the first look
+        alone ("before") and with all looks ("after"), and their difference with its interval.
 
     Raises:
         DataError: a photo cannot be measured; names the first.
@@ -94,7 +103,8 @@ def measure_looks(settings: Settings, network: Network | None = None) -> dict[st
     }
     measured = measure(choose_rows(settings), models, settings)
     for row in measured:
-        if "error" in row:  # it may have been looked at, or not: the counts would be shifted
+        # `seen` may or may not have an entry for this photo, so the others could not be matched.
+        if "error" in row:
             raise DataError(f"{row['image']}: {row['error']}")
     results = [row for row in measured if "after" in row]
     kinds = {}
@@ -127,7 +137,7 @@ def _scores(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """The report as a Markdown table."""
     lines = [
         "| looks after the first one | photos | of the network's views | IoU, first look → all "
         "| Boundary IoU | scenes with nobody left empty |",
@@ -152,9 +162,9 @@ def _change(scores: dict[str, Any] | None, digits: int) -> str:
 
 
 class _Counted(Looks):
-    """Looks that know how many views they took, and why."""
+    """Looks that count their views and note why they were taken."""
 
-    #: The looks at the picture that was worked on last.
+    #: The looks at the latest picture.
     last: _Counted
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -175,6 +185,6 @@ class _Counted(Looks):
         return super()._alphas(views)
 
     def kind_and_views(self) -> tuple[str, int]:
-        """The kind of photo, the dearest look's, and the number of views."""
+        """The kind of the photo, which is that of its most costly look, and its number of views."""
         kind = max(self._kinds, key=KINDS.index, default=ONE)
         return kind, self._views

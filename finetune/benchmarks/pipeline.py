@@ -1,4 +1,4 @@
-"""Which files make a mask: what a benchmark's report holds for, and is outdated without."""
+"""The files that make a mask. A benchmark's report is outdated when one of them changes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ PIPELINE = (
 
 
 def pipeline_sha256(folder: Path = Path(u2net_human_plugin.__file__).parent) -> str:
-    """SHA-256, hexadecimal, of the names and the text of :data:`PIPELINE` in a folder."""
+    """Return the SHA-256, hexadecimal, of the names and texts of :data:`PIPELINE` in a folder.
+
+    Raises:
+        OSError: a module is missing or cannot be read.
+    """
     digest = hashlib.sha256()
     for name in PIPELINE:
-        # As text: git may give line ends another form.
+        # Read as text, because git may change the line ends.
         digest.update(f"{name}\0{(folder / f'{name}.py').read_text('utf-8')}\0".encode())
     return digest.hexdigest()

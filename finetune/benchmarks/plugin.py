@@ -1,23 +1,19 @@
 """python -m finetune benchmark plugin: what the plugin costs, beside rembg's own u2netp.
 
-Both sides hold the same weights: the official U²-Netp, here exported as the bundled file is,
-with the half decoder. The bundled weights, which are others, stand beside them. Everything that
-is compared is measured in turn in one run, so that a busy machine slows both.
+Both run the same weights, the official U²-Netp; for the plugin they are exported with the half
+decoder, as the bundled file is. The bundled weights are measured as well. What is compared is
+measured in turn in one run, so that a busy machine slows all sides.
 """
 
 from __future__ import annotations
 
-import compileall
 import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import venv
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +32,7 @@ from u2net_human_plugin.weights import (
 )
 
 from ..files import write_text
+from .interpreter_start import measure_start
 from .pipeline import pipeline_sha256
 
 #: Width and height of the pictures that are timed.
@@ -44,8 +41,6 @@ SIZES = {
     "12 megapixels": (4000, 3000),
     "48 megapixels": (8000, 6000),
 }
-_STARTS = 101
-_HEAVY = ("PIL", "numpy", "onnxruntime", "rembg", "torch", "transparent_background", "ultralytics")
 
 
 def plugin(
@@ -54,12 +49,14 @@ def plugin(
         typer.Option(help="the official u2netp.onnx  [default: in rembg's model directory]"),
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="compare the masks on this manifest's split, too")
+        Path | None, typer.Option(help="compare the masks as well, on a split of this manifest")
     ] = None,
     split: Annotated[str, typer.Option(help="the manifest's split")] = "test",
     limit: Annotated[int | None, typer.Option(help="at most this many of its pictures")] = None,
-    rounds: Annotated[int, typer.Option(help="timings each")] = 7,
-    calls: Annotated[int, typer.Option(help="for memory")] = 1000,
+    rounds: Annotated[int, typer.Option(help="how many times each is timed")] = 7,
+    calls: Annotated[
+        int, typer.Option(help="calls over which the growth of memory is measured")
+    ] = 1000,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write the figures to this file as well")
     ] = None,
@@ -78,7 +75,7 @@ def plugin(
     print(f"u2net-human-plugin {version}, Python {figures['python']}, {figures['machine']}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        figures["start"] = _start(folder)
+        figures["start"] = measure_start(folder)
         environment, macs = _prepared(u2netp, folder)
         figures["predict"] = _worker(environment, "predict", rounds, macs)
         figures["peak_memory_mb"] = _peak_memory(environment)
@@ -100,73 +97,16 @@ def plugin(
         write_text(json_file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
 
 
-def _start(folder: Path) -> dict[str, Any]:
-    """Bare interpreter starts with and without the plugin installed, alternating."""
-    pythons = [_environment(folder / "without", False), _environment(folder / "with", True)]
-    seconds: list[list[float]] = [[], []]
-    processor: list[list[float]] = [[], []]
-    for _ in range(_STARTS):
-        for number, python in enumerate(pythons):
-            used, began = _processor_seconds(), time.perf_counter()
-            subprocess.run([python, "-c", "pass"], check=True)  # noqa: S603 - our own
-            seconds[number].append(time.perf_counter() - began)
-            processor[number].append(_processor_seconds() - used)
-    without, with_plugin = (statistics.median(times) * 1e3 for times in seconds)
-    added, added_processor = (
-        statistics.median(b - a for a, b in zip(*times, strict=True)) * 1e3
-        for times in (seconds, processor)
-    )
-    modules = [_modules(python) for python in pythons]
-    new = sorted(modules[1] - modules[0])
-    heavy = sorted(set(_HEAVY) & modules[1])
-    print(
-        f"start-up        {without:.2f} ms without, {with_plugin:.2f} ms with the plugin "
-        f"(medians of {_STARTS}); paired difference {added:+.2f} ms, "
-        f"{added_processor:+.2f} ms of processor time\n"
-        f"                modules added: {', '.join(new)}; heavy ones: {', '.join(heavy) or 'none'}"
-    )
-    return {
-        "without_ms": without,
-        "with_ms": with_plugin,
-        "added_ms": added,
-        "added_processor_ms": added_processor,
-        "modules": new,
-        "heavy_modules": heavy,
-    }
-
-
-def _processor_seconds() -> float:
-    """Processor time of all finished child processes; less noisy than wall-clock time."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _environment(folder: Path, with_plugin: bool) -> Path:
-    """A bare virtual environment, the plugin laid into it as its wheel would be."""
-    venv.create(folder, with_pip=False, symlinks=os.name != "nt")
-    packages = next(folder.glob("[Ll]ib*/**/site-packages"))
-    package = Path(u2net_human_plugin.__file__).parent
-    if with_plugin:
-        leave_out = shutil.ignore_patterns("weights", "finetune", "__pycache__")
-        shutil.copytree(package, packages / package.name, ignore=leave_out)
-        line = f"import {package.name}._startup; {package.name}._startup.install()\n"
-        (packages / f"{package.name}.pth").write_text(line)
-        compileall.compile_dir(packages, quiet=1)  # as pip does at installation
-    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
-def _modules(python: Path) -> set[str]:
-    code = "import sys; print(*sys.modules)"
-    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
-    return set(done.stdout.split())
-
-
 def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int]:
-    """Environment variables under which both sides use the official weights, and the MACs."""
+    """Let both sides use the official weights.
+
+    Returns:
+        The environment variables for it, and how many multiply-accumulates (MACs) the network
+        needs for one picture.
+
+    Raises:
+        DataError: there is no official U²-Netp to be found.
+    """
     official = u2netp or _in_model_directory()
     if official is None or not official.is_file():
         raise DataError(
@@ -179,14 +119,17 @@ def _prepared(u2netp: Path | None, folder: Path) -> tuple[dict[str, str], int]:
     ours = folder / "ours.onnx"
     macs = _export(official, ours, SIZE)
     print("weights         the official U²-Netp on both sides, ours with the half decoder")
-    # A matrix product's kernel that somebody set by hand would not be this machine's best.
+    # OpenBLAS chooses the best kernel of this machine, unless these variables name another one.
     unwanted = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "U2NET_HUMAN_PLUGIN")
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     return {**kept, "U2NET_HOME": str(home), ENVIRONMENT_VARIABLE: str(ours)}, macs
 
 
 def _export(checkpoint: Path, target: Path, size: int) -> int:
-    """Export a network, of an ensemble the last, with the half decoder; return its MACs."""
+    """Export a network with the half decoder; return its MACs for one picture.
+
+    Of an ensemble, the last member is exported.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -196,7 +139,7 @@ def _export(checkpoint: Path, target: Path, size: int) -> int:
     from ..publishing.onnx_file import write_onnx
 
     model = load_network(checkpoint)
-    if isinstance(model, Ensemble):  # rembg's session has one size for all
+    if isinstance(model, Ensemble):  # its members need several sizes; rembg's session has one
         model = model.members[-1].network
     model.decoder = "half"
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
@@ -206,9 +149,9 @@ def _export(checkpoint: Path, target: Path, size: int) -> int:
 
 
 def _bundled_on_both_sides(environment: dict[str, str], folder: Path) -> dict[str, str]:
-    """Environment variables under which rembg's u2netp session, too, runs the bundled weights.
+    """Let rembg's u2netp session run the bundled weights as well; return the variables for it.
 
-    At the size that rembg gives its own model, on both sides.
+    Both sides run them at the size of rembg's own model.
     """
     home = folder / "bundled"
     home.mkdir()
@@ -225,7 +168,7 @@ def _in_model_directory() -> Path | None:
 
 
 def _peak_memory(environment: dict[str, str]) -> dict[str, dict[str, float]]:
-    """Peak resident memory of one prediction, in MB, each in a process of its own."""
+    """Peak resident memory of a process that makes one prediction, in MB, for each size."""
     own_weights = {
         name: value for name, value in environment.items() if name != ENVIRONMENT_VARIABLE
     }
@@ -248,7 +191,7 @@ def _peak_memory(environment: dict[str, str]) -> dict[str, dict[str, float]]:
 
 
 def _worker(environment: dict[str, str], name: str, *arguments: object, quiet: bool = False) -> Any:
-    """Run a measurement of :mod:`.plugin_measurements` in a process of its own."""
+    """Run a measurement of :mod:`.plugin_measurements` in its own process; return its result."""
     command = [sys.executable, "-m", f"{__package__}.plugin_measurements", name]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")

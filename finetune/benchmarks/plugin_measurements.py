@@ -1,7 +1,9 @@
-"""The measurements of :mod:`.plugin` that load networks, each run as a process of its own.
+"""The measurements of :mod:`.plugin` that load networks, each run in its own process.
 
-``python -m finetune.benchmarks.plugin_measurements MEASUREMENT RESULT.json ARGUMENT…``, under
-the environment variables that :mod:`.plugin` sets.
+    python -m finetune.benchmarks.plugin_measurements MEASUREMENT RESULT.json ARGUMENT…
+
+:mod:`.plugin` sets the environment variables that say which weights are used. All arguments are
+text, because they come from this command line.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from u2net_human_plugin.network import Array, Network, load_onnx
 from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.weights import MODEL_NAME, bundled, find_weights
 
-from ..data.manifest import load_image, load_mask, read_manifest
+from ..data.manifest import read_manifest
+from ..data.pictures import load_image, load_mask
 from ..evaluation.measure import evenly
 from ..evaluation.metrics import iou
 from .plugin import SIZES
 
+#: How many pictures of different sizes :func:`endurance` takes in turn.
 _PICTURES = 50
 
 
@@ -44,9 +48,18 @@ class _Timed:
 
 
 def predict(rounds: str, macs: str) -> dict[str, Any]:
-    """Time of ``predict`` in both sessions, the network's share, its arithmetic rate.
+    """Time a prediction of both sessions, and of the bundled weights, which a user runs.
 
-    And the same of the bundled weights, which are what a user runs.
+    Args:
+        rounds: how many times each is timed, after one time that does not count.
+        macs: multiply-accumulates of the network for one picture; 0 if they are not known.
+
+    Returns:
+        For each of :data:`~.plugin.SIZES`: ``u2netp_ms`` and ``ours_ms``, median milliseconds of
+        rembg's session and of the plugin's with the same weights; ``times_faster`` with its
+        range; ``bundled_s``, median seconds with the bundled weights; the share of the time
+        outside the network, 0…1; and 10⁹ multiply-accumulates a second, of the network and of a
+        plain matrix product.
     """
     ours, theirs = _session(MODEL_NAME), _session("u2netp")
     networks = {"whole": _Timed(load_onnx(find_weights())), "bundled": _Timed(load_onnx(bundled()))}
@@ -62,7 +75,7 @@ def predict(rounds: str, macs: str) -> dict[str, Any]:
         times: dict[str, list[float]] = {name: [] for name in predictions}
         inside: dict[str, list[float]] = {name: [] for name in networks}
         rates: list[float] = []
-        for turn in range(int(rounds) + 1):  # the first warms up
+        for turn in range(int(rounds) + 1):  # the first one warms up and does not count
             for network in networks.values():
                 network.seconds = 0.0
             found = {name: _seconds(call, picture) for name, call in predictions.items()}
@@ -119,13 +132,28 @@ def _summary(
 
 
 def peak(model: str, label: str) -> float:
-    """Peak resident memory, in MB, of a process that makes one prediction."""
+    """Peak resident memory of this process after one prediction, in MB.
+
+    Args:
+        model: the name of a rembg session.
+        label: the picture's size, a key of :data:`~.plugin.SIZES`.
+    """
     _session(model).predict(_portrait().resize(SIZES[label]))
     return _memory("VmHWM") / 1e6
 
 
 def masks(weights: str, manifest: str, split: str, limit: str) -> dict[str, Any]:
-    """Mean IoU of both sessions' masks, by source, and their difference."""
+    """Mean IoU of both sessions' masks with the true ones, 0…1, for each source.
+
+    Args:
+        weights: what the printed line calls the weights.
+        manifest: a manifest, or the folder that holds it.
+        split: the rows of this split are taken, if they have a mask file.
+        limit: at most so many of them, evenly drawn; 0 for all.
+
+    Returns:
+        For each source the number of ``pictures``, and the mean IoU, ``ours`` and ``u2netp``.
+    """
     ours, theirs = _session(MODEL_NAME), _session("u2netp")
     rows = [row for row in read_manifest(manifest) if row.split == split]
     rows = [row for row in rows if row.mask not in (None, "alpha")]
@@ -146,7 +174,12 @@ def masks(weights: str, manifest: str, split: str, limit: str) -> dict[str, Any]
 
 
 def endurance(calls: str) -> dict[str, float]:
-    """Masks per second over 50 pictures, and how resident memory grows over many calls."""
+    """Masks a second, and how resident memory grows over ``calls`` calls.
+
+    Returns:
+        ``masks_per_s``, over the first 50 pictures; ``early_mb``, the memory after these, in MB;
+        ``late_mb``, after all calls; ``growth``, the difference as a share of ``early_mb``.
+    """
     session = _session(MODEL_NAME)
     portrait = _portrait()
     pictures = [portrait.resize((400 + 9 * n, 900 - 7 * n)) for n in range(_PICTURES)]
@@ -169,7 +202,7 @@ def endurance(calls: str) -> dict[str, float]:
 
 
 def transparent_background(rounds: str) -> dict[str, Any]:
-    """Our mode beside the host's "fast", and torch beside onnxruntime."""
+    """Compare our mode with the host's mode "fast", and torch with onnxruntime."""
     from .transparent_background import measure
 
     return measure(int(rounds))
@@ -196,13 +229,17 @@ def _seconds(call: Callable[..., object], *arguments: object) -> float:
 
 
 def _matrix_product_rate(side: int = 1536) -> float:
-    """Multiply-accumulates per second, in 10⁹, of a float32 matrix product by numpy."""
+    """10⁹ multiply-accumulates a second of numpy's product of two float32 matrices."""
     matrix = np.ones((side, side), np.float32)
     return side**3 / _seconds(np.matmul, matrix, matrix) / 1e9
 
 
 def _memory(field: str) -> int:
-    """Bytes of resident memory, now (VmRSS) or at most (VmHWM), of this process."""
+    """Resident memory of this process in bytes: now (VmRSS), or its peak (VmHWM).
+
+    Raises:
+        SystemExit: there is no /proc.
+    """
     try:
         status = Path("/proc/self/status").read_text("ascii")
     except OSError:

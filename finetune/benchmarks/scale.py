@@ -1,7 +1,8 @@
-"""What a million and a hundred million photos cost: reckoned from a report of `benchmark batch`.
+"""python -m finetune benchmark scale: estimates what a million photos and more would cost.
 
-Nothing here was run at that size. The photos of the report stand for the others; a core does what
-an actor did; whoever hands out the names and keeps the rows is one process, as it was.
+The estimate comes from a report of `benchmark batch`; nothing is run at that size. It assumes that
+all photos are like those of the report, that each core does what one actor did, and that one
+process, the driver, hands out all names and keeps all rows.
 """
 
 from __future__ import annotations
@@ -17,27 +18,30 @@ from u2net_human_plugin.errors import DataError
 from ..files import write_text
 from ..publishing.readme import fill
 
-#: Numbers of photos, and the cores that are given to them.
+#: Numbers of photos, and of cores, that the cost is estimated for.
 PHOTOS = (1_000_000, 100_000_000)
 CORES = (16, 1_000)
-#: Bytes of memory of the machine that hands out, for want of a better one.
+#: Bytes of memory that the driver's machine is assumed to have.
 MEMORY = 64e9
 _GB = 1e9
 _MARK = "scale"
 
 
-def reckon(report: dict[str, Any]) -> dict[str, Any]:
-    """What :data:`PHOTOS` cost, and where the one process that hands out ends.
+def estimate(report: dict[str, Any]) -> dict[str, Any]:
+    """Estimate what :data:`PHOTOS` cost on :data:`CORES`, and the limits of the driver.
 
     Args:
-        report: as :func:`finetune.benchmarks.batch.measure` returns it.
+        report: as :func:`.batch.measure` returns it.
 
     Returns:
-        ``rows``, of each number of ``photos`` with ``cores``: ``core_hours``, ``hours`` as long
-        as all cores have work, ``gigabytes`` read and written, ``megabits`` a second of
-        all cores together, and ``driver_hours`` and ``driver_gigabytes`` of the process that
-        hands out; ``cores``: how many actors it keeps busy; ``photos``: how many fit into
-        :data:`MEMORY`.
+        ``rows``, one for each number of ``photos`` and of ``cores``: ``core_hours``; ``hours``,
+        of the cores or of the driver, whichever need more; ``gigabytes``, read and
+        written; ``megabits`` a second, of all cores together; ``driver_hours`` and
+        ``driver_gigabytes``, the time and the memory of the driver. ``cores``: how many actors
+        the driver keeps busy. ``photos``: how many photos' rows fit into :data:`MEMORY`.
+
+    Raises:
+        KeyError, TypeError: this is not such a report.
     """
     photo, driver = report["photo"], report["driver"]
     size = photo["bytes_in"] + photo["bytes_out"]
@@ -65,14 +69,14 @@ def reckon(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def render(report: dict[str, Any]) -> str:
-    """The reckoning as Markdown."""
-    scale, photo, driver = reckon(report), report["photo"], report["driver"]
+    """The estimate as Markdown: what it is based on, a table, and the driver's limits."""
+    scale, photo, driver = estimate(report), report["photo"], report["driver"]
     lines = [
-        f"Reckoned from {report['photos']} photos on {report['cores']} cores (load "
-        f"{report['load']} at the start). A photo took an actor {photo['seconds']:.2f} s, had "
-        f"{photo['bytes_in'] / 1e6:.2f} MB and became {photo['bytes_out'] / 1e6:.2f} MB; handing "
-        f"it out took the command's own process {driver['seconds'] * 1e3:.1f} ms and "
-        f"{driver['bytes'] / 1e3:.1f} kB.",
+        f"Estimated from {report['photos']} photos on {report['cores']} cores (load "
+        f"{report['load']} at the start). An actor needed {photo['seconds']:.2f} s for a photo of "
+        f"{photo['bytes_in'] / 1e6:.2f} MB, and wrote {photo['bytes_out'] / 1e6:.2f} MB; the "
+        f"command's own process needed {driver['seconds'] * 1e3:.1f} ms and "
+        f"{driver['bytes'] / 1e3:.1f} kB of memory to hand it out and to keep its row.",
         "",
         "| photos | cores | core-hours | hours | read and written | network "
         "| the command's own hours | its memory |",
@@ -84,22 +88,22 @@ def render(report: dict[str, Any]) -> str:
             for row in scale["rows"]
         ),
         "",
-        "What breaks first is the one process that hands out the names and keeps the rows. It "
-        f"keeps {scale['cores']:,.0f} cores busy; more of them wait for it. "
-        f"{MEMORY / _GB:.0f} GB of its memory hold the rows of "
-        f"{scale['photos'] / 1e6:,.0f} million photos. Beyond either, "
-        "give each of several commands a folder of the photos and a DEST of its own.",
+        "The command's own process, which hands out the names and keeps the rows, is the first "
+        f"limit. It keeps {scale['cores']:,.0f} cores busy; with more of them, some wait. "
+        f"{MEMORY / _GB:.0f} GB of memory hold the rows of "
+        f"{scale['photos'] / 1e6:,.0f} million photos. Beyond either limit, run several commands, "
+        "each with a folder of the photos and a DEST of its own.",
     ]
     return "\n".join(lines)
 
 
 def scale(
-    report: Annotated[Path, typer.Argument(help="of `benchmark batch --json`")],
+    report: Annotated[Path, typer.Argument(help="the file that `benchmark batch --json` wrote")],
     page: Annotated[
-        Path | None, typer.Option(help="a page to write the reckoning into, between its marks")
+        Path | None, typer.Option(help="Markdown file; its block `scale` gets the estimate")
     ] = None,
 ) -> None:
-    """Reckon what a million and a hundred million photos cost, from a report of `batch`."""
+    """Estimate what a million and a hundred million photos cost, from a report of `batch`."""
     try:
         text = render(json.loads(report.read_text("utf-8")))
     except (ValueError, KeyError, TypeError) as error:

@@ -1,10 +1,10 @@
-"""python -m finetune benchmark training: training speed against a plain loop, measured in turn.
+"""python -m finetune benchmark training: the speed of a training step, against a plain loop.
 
-The plain loop is a straightforward one: the network with live batch normalisation, glibc's
-default allocator, a sigmoid and a `BCELoss` for each of the seven outputs. The loops use the same
-batch again and again; "data" is how fast `train` makes its batches. Every measurement runs in a
-process of its own, because the allocator's settings hold for a whole process; the loops alternate,
-so that a machine whose speed drifts slows all of them.
+The plain loop is what a first version would be: the network with live batch normalisation, glibc's
+default allocator, and a sigmoid and a `BCELoss` for each of the seven outputs. All loops use one
+batch again and again; "data" measures instead how fast `train` makes its batches. Every measurement
+runs in its own process, because the allocator's settings hold for a whole process. The loops are
+measured in turn, so that a machine that becomes slower slows all of them.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ if TYPE_CHECKING:
 
 Loop = Literal["plain", "full", "half", "bf16", "data"]
 _LOOPS: tuple[Loop, ...] = ("plain", "full", "half", "bf16", "data")
-#: Decoded pictures that batches are made from.
+#: How many decoded pictures "data" makes its batches from.
 _PICTURES = 64
 
 
 def training(
     size: Annotated[int, typer.Option(help="Input side in pixels.")] = 256,
-    batch: Annotated[int, typer.Option(help="Pictures a step.")] = 8,
-    steps: Annotated[int, typer.Option(help="Timed steps per measurement.")] = 4,
+    batch: Annotated[int, typer.Option(help="Pictures in a step.")] = 8,
+    steps: Annotated[int, typer.Option(help="Timed steps in a measurement.")] = 4,
     variant: Annotated[str, typer.Option(help="full, wide or lite.")] = "lite",
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")] = "auto",
-    rounds: Annotated[int, typer.Option(help="Measurements of each loop, in turn.")] = 3,
+    rounds: Annotated[int, typer.Option(help="How many times each loop is measured.")] = 3,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    loop: Annotated[str, typer.Option(hidden=True, help="Measure this one, here and now.")] = "",
+    loop: Annotated[
+        str, typer.Option(hidden=True, help="Measure this loop alone, in this process.")
+    ] = "",
 ) -> None:
-    """Images per second: a plain loop, our full and half decoder, bfloat16, and making batches."""
+    """Images per second: a plain loop, the full and the half decoder, bfloat16, making batches."""
     for name, value, valid in (
         ("variant", variant, ("full", "wide", "lite")),
         ("device", device, ("auto", "cpu")),
@@ -77,6 +79,7 @@ def training(
 
 
 def _in_own_process(name: Loop, settings: Mapping[str, object]) -> float:
+    """Images per second of a loop, in a process that starts with glibc's default allocator."""
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
     program = __package__.rpartition(".")[0]
     command = [sys.executable, "-m", program, "benchmark", "training", "--loop", name]
@@ -101,7 +104,7 @@ def _device_name(device: str) -> str:
 
 
 def _measure(loop: str, size: int, batch: int, steps: int, variant: Variant, device: str) -> float:
-    """Images per second over ``steps`` training steps, after two that do not count."""
+    """Images per second over ``steps`` steps of a loop, after two that do not count."""
     import torch
 
     from ..training.memory import keep_freed_memory
@@ -124,6 +127,7 @@ def _measure(loop: str, size: int, batch: int, steps: int, variant: Variant, dev
 
 
 def _wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done all its work: torch's calls return before it has."""
     import torch
 
     if device.type == "cuda":
@@ -131,7 +135,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _making(size: int, batch: int, device: torch.device) -> Callable[[int], object]:
-    """A function that makes batch number n of decoded pictures, as `train` does."""
+    """Return a function that makes the batch of a number from decoded pictures, as `train` does."""
     import torch
 
     from ..training.bank import Bank
@@ -163,7 +167,7 @@ def _making(size: int, batch: int, device: torch.device) -> Callable[[int], obje
 def _step(
     loop: str, size: int, batch: int, variant: Variant, device: torch.device
 ) -> Callable[[int], None]:
-    """A function that takes a training step."""
+    """Return a function that takes one training step; its argument, a number, is not used."""
     import torch
     from torch import Tensor, nn
 

@@ -12,8 +12,8 @@ from PIL import Image
 from u2net_human_plugin.boxes import Boxes
 from u2net_human_plugin.errors import DataError
 
-from .manifest import SizeError, fit_mask
 from .photo import CocoMask
+from .pictures import SizeError, fit_mask
 
 
 def draw_people(coco: CocoMask, picture: Image.Image, name: str) -> tuple[Image.Image, Boxes]:

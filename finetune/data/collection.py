@@ -1,52 +1,41 @@
 """From photos to a training set: inspect each, decide, write what stays.
 
-The result depends on the photos and the plan alone. What is done is noted in ``.prepare`` and not
-done again when photos are added.
+The result depends on the photos and the plan alone. A run notes in ``.prepare`` what it has done;
+a later run, with more photos, does not do that again.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ..files import TEMPORARY, only_run
 from ..store import Store
 from .inspection import Inspection
 from .inspector import Inspector
 from .manifest import Row, write_manifest
-from .near_duplicates import Fingerprint, assign
 from .parallel import in_threads
 from .photo import Photo
 from .plan import Aside, Outcome, Plan
+from .selection import Inspected, Placed, Selection
 from .writer import Writer, to_row
 
 T = TypeVar("T")
 
 FOLDERS = ("images", "masks", "cutouts", "bystanders")
 MANIFEST = "manifest.jsonl"
-#: Which mask is kept of a picture that is there twice: the one with the lowest number.
-_TRUST = {"file": 0, "nobody": 1, "label": 2}
-
-
-class _Inspected(NamedTuple):
-    photo: Photo
-    inspection: Inspection
-
-
-class _Placed(NamedTuple):
-    """A photo to write, with the split and group that its rows state."""
-
-    photo: Photo
-    inspection: Inspection
-    decided: dict[str, Any]
 
 
 def collect(photos: Sequence[Photo], out: Path, plan: Plan, quiet: bool = False) -> Outcome:
     """Build the training set in ``out``; its manifest is replaced at the very end.
+
+    Args:
+        photos: what may become part of the set.
+        out: the set's folder; it is made if it is missing.
+        plan: the settings.
+        quiet: whether to show no progress.
 
     Raises:
         DataError: another run is at work in ``out``, or its store is damaged.
@@ -60,8 +49,10 @@ def collect(photos: Sequence[Photo], out: Path, plan: Plan, quiet: bool = False)
             leftover.unlink()
         outcome = Outcome(photos=len(photos))
         run = _Run(out, plan, outcome, store, quiet)
-        inspected = run.without_copies(run.usable(run.inspect(run.admissible(photos))))
-        rows = run.write(run.into_splits(inspected))
+        selection = Selection(plan, outcome, store)
+        inspected = run.inspect(selection.admissible(photos))
+        unique = selection.without_copies(selection.usable(inspected))
+        rows = run.write(selection.into_splits(unique))
         outcome.rows = rows
         write_manifest(out / MANIFEST, rows)
         named = {file for row in rows for file in _files_of(row, out)}
@@ -84,114 +75,30 @@ class _Run:
         labels = self.out / ".prepare" / "labels"
         return Inspector(labels, plan.detector, plan.detector_id, plan.labeler)
 
-    def aside(self, photo: Photo, reason: str, detail: str = "") -> None:
-        self.outcome.aside.append(Aside(photo.name, reason, detail))
-
-    def admissible(self, photos: Iterable[Photo]) -> Iterator[Photo]:
-        """Photos without a problem whose licence the plan takes."""
-        patterns = [pattern.casefold() for pattern in self.plan.licences]
-        for photo in photos:
-            licence = photo.licence.casefold()
-            if photo.problem:
-                self.aside(photo, "unusable pair", photo.problem)
-            elif patterns and not any(fnmatch(licence, pattern) for pattern in patterns):
-                self.aside(photo, "other licence", photo.licence or "none stated")
-            else:
-                yield photo
-
-    def inspect(self, photos: Iterable[Photo]) -> list[_Inspected]:
-        """Inspect every photo, or take the inspection of an earlier run."""
+    def inspect(self, photos: Iterable[Photo]) -> list[Inspected]:
+        """Inspect every photo that no earlier run has inspected; those that fail are left out."""
         inspector = self.inspector
 
-        def look(photo: Photo) -> _Inspected:
+        def look(photo: Photo) -> Inspected:
             try:
                 key = inspector.key(photo)
             except OSError as error:
-                return _Inspected(photo, Inspection("", reason="unreadable", detail=str(error)))
+                return Inspected(photo, Inspection("", reason="unreadable", detail=str(error)))
             known = self.store.get("inspections", key)
             if known is not None and _label_is_there(inspector, photo, known):
-                return _Inspected(photo, Inspection.from_json(known))
+                return Inspected(photo, Inspection.from_json(known))
             inspection = inspector.inspect(photo, key)
             self.store.put("inspections", key, inspection.to_json())
             self.outcome.inspected += 1
-            return _Inspected(photo, inspection)
+            return Inspected(photo, inspection)
 
         return self._each("looking at pictures", look, list(photos), lambda photo: photo)
 
-    def usable(self, inspected: Iterable[_Inspected]) -> Iterator[_Inspected]:
-        """The photos that the plan takes."""
-        for one in inspected:
-            photo, inspection = one
-            found_empty = not inspection.people and not photo.shows_nobody
-            if inspection.reason:
-                self.aside(photo, inspection.reason, inspection.detail)
-                continue
-            if not photo.shows_nobody:
-                self.outcome.masks[photo.source] += 1
-                doubts = self.outcome.doubts.setdefault(photo.source, Counter())
-                doubts.update(inspection.flags)
-            if found_empty and self.plan.without_person == "reject":
-                self.aside(photo, "nobody in it", "asked for by --without-person reject")
-            else:
-                yield one
-
-    def without_copies(self, inspected: Iterable[_Inspected]) -> list[_Inspected]:
-        """Each picture file once: that of test before train, the surest mask first."""
-
-        def worth(one: _Inspected) -> tuple[int, int]:
-            split = {"test": 0, "val": 1}.get(one.photo.split or "", 2)
-            return split, _TRUST[_kind(one.photo)]
-
-        inspected = list(inspected)
-        best: dict[str, _Inspected] = {}
-        for one in sorted(inspected, key=worth):
-            best.setdefault(one.inspection.sha256, one)
-        kept = []
-        for one in inspected:
-            holder = best[one.inspection.sha256]
-            if holder is one:
-                kept.append(one)
-            else:
-                self.aside(one.photo, "same file", f"as {holder.photo.name}")
-        return kept
-
-    def into_splits(self, inspected: Sequence[_Inspected]) -> list[_Placed]:
-        """Each with "split" and, where others look alike, "group"; those that clash, left out."""
-        fingerprints = [
-            Fingerprint(
-                inspection.sha256,
-                inspection.hashes,
-                photo.split or self.store.get("splits", inspection.sha256),
-            )
-            for photo, inspection in inspected
-        ]
-        places = assign(fingerprints, self.plan.val, self.plan.test, self.plan.near)
-        alike: dict[int, list[str]] = defaultdict(list)
-        for (photo, _), place in zip(inspected, places, strict=True):
-            alike[place.group].append(photo.name)
-        self.outcome.alike = [names for names in alike.values() if len(names) > 1]
-        kept = []
-        for (photo, inspection), fingerprint, place in zip(
-            inspected, fingerprints, places, strict=True
-        ):
-            if place.clashes_with is not None:
-                other = inspected[place.clashes_with].photo.name
-                detail = f"stated as {fingerprint.stated}, looks like {other} of {place.split}"
-                self.aside(photo, "near-duplicate across splits", detail)
-                continue
-            if photo.split is None and fingerprint.stated != place.split:
-                self.store.put("splits", fingerprint.sha256, place.split)
-            decided: dict[str, Any] = {"split": place.split}
-            if len(alike[place.group]) > 1:
-                decided["group"] = fingerprints[place.group].sha256[:12]
-            kept.append(_Placed(photo, inspection, decided))
-        return kept
-
-    def write(self, placed: Sequence[_Placed]) -> list[Row]:
-        """Write pictures, masks and cut-outs that are not there yet; return all rows."""
+    def write(self, placed: Sequence[Placed]) -> list[Row]:
+        """Write the pictures, masks and cut-outs that are not there yet; return all rows."""
         writer = Writer(self.out, self.plan.write_options, self.inspector)
 
-        def rows_of(one: _Placed) -> list[Row]:
+        def rows_of(one: Placed) -> list[Row]:
             photo, inspection, decided = one
             key = self.plan.write_options.key(inspection)
             written = self.store.get("written", key)
@@ -211,7 +118,7 @@ class _Run:
                 doubtful = "unlabelled_person" in values.get("flags", ())
                 if doubtful and self.plan.unlabelled_person == "aside":
                     detail = f"a clear person outside the mask, in {values['image']}"
-                    self.aside(photo, "unlabelled person", detail)
+                    self.outcome.set_aside(photo, "unlabelled person", detail)
                 else:
                     rows.append(to_row(values, self.out, extra))
             return rows
@@ -226,18 +133,12 @@ class _Run:
         entries: Sequence[Any],
         photo_of: Callable[[Any], Photo],
     ) -> list[T]:
-        """``work`` on all entries in threads; the outcome lists what fails."""
+        """What ``work`` makes of each entry, in threads; the outcome lists those that fail."""
 
         def failed(entry: Any, reason: str) -> None:
             self.outcome.failed.append(Aside(photo_of(entry).name, doing, reason))
 
         return in_threads(doing, work, entries, failed, self.plan.workers, self.quiet)
-
-
-def _kind(photo: Photo) -> str:
-    if photo.shows_nobody:
-        return "nobody"
-    return "label" if photo.mask == "label" else "file"
 
 
 def _label_is_there(inspector: Inspector, photo: Photo, known: dict[str, Any]) -> bool:

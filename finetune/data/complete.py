@@ -27,7 +27,8 @@ from u2net_human_plugin.options import Options
 
 from ..files import write_png
 from ..predictors import Segment, load_predictor
-from .manifest import Row, load_image, load_mask, open_image, read_manifest, write_manifest
+from .manifest import Row, read_manifest, write_manifest
+from .pictures import load_image, load_mask, open_image
 from .unlabelled import Box, left_out, trimap
 
 

@@ -8,10 +8,10 @@ from PIL import Image
 
 from u2net_human_plugin.boxes import Boxes, hull_xyxy, iou_xyxy
 
-from .manifest import LABELLED
-
 Binary = npt.NDArray[np.bool_]
 
+#: The mask lacks a person if it covers less than this share of the person's box.
+LABELLED = 0.35
 #: A mask disagrees with the detector if its bounding box has a lower IoU with every person's.
 AGREEING = 0.5
 #: The doubts, as messages call them.

@@ -28,20 +28,12 @@ from u2net_human_plugin.yolo import Detector
 
 from ..files import file_sha256, write_png
 from .coco import draw_people
-from .doubts import AGREEING, covered_shares, doubts
+from .doubts import AGREEING, LABELLED, covered_shares, doubts
 from .inspection import Inspection, tuples
-from .manifest import (
-    LABELLED,
-    THRESHOLD,
-    SizeError,
-    alpha_of,
-    fit_mask,
-    open_image,
-    void_of,
-)
-from .masks import BRIGHT, has_alpha
+from .masks import BRIGHT, THRESHOLD, has_alpha
 from .near_duplicates import perceptual_hashes
 from .photo import CocoMask, Photo
+from .pictures import SizeError, alpha_of, fit_mask, open_image, void_of
 from .pseudo_labels import Labeler
 from .unlabelled import UNKNOWN
 

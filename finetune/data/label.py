@@ -29,7 +29,8 @@ from rich.progress import track
 from u2net_human_plugin.errors import DataError
 
 from ..files import write_png
-from .manifest import Row, load_image, load_mask, read_manifest, write_manifest
+from .manifest import Row, read_manifest, write_manifest
+from .pictures import load_image, load_mask
 from .teachers import SoftLabel, Teacher, load_teacher, soft_label
 
 

@@ -14,6 +14,8 @@ from u2net_human_plugin.preprocess import to_rgb
 #: Where classes are named, this value does not count: it is the border around PASCAL VOC's
 #: objects, and what other sets leave open.
 VOID = 255
+#: In a binary mask, grey values from this one on are person.
+THRESHOLD = 128
 #: A grey mask with two values at most, none of them as bright as this, holds labels.
 _DARK = 32
 

@@ -10,6 +10,7 @@ from u2net_human_plugin.yolo import Detector
 
 from .manifest import Row
 from .near_duplicates import NEAR
+from .photo import Photo
 from .pseudo_labels import Labeler
 from .writer import WriteOptions
 
@@ -57,8 +58,13 @@ class Outcome:
     #: By source: the number of masks that could be read, and how many of them have each doubt.
     masks: Counter[str] = field(default_factory=Counter)
     doubts: dict[str, Counter[str]] = field(default_factory=dict)
+    #: The numbers of photos that were given, and that this run inspected and wrote.
     photos: int = 0
     inspected: int = 0
     written: int = 0
     #: Files of earlier runs that the manifest does not name.
     unreferenced: list[str] = field(default_factory=list)
+
+    def set_aside(self, photo: Photo, reason: str, detail: str = "") -> None:
+        """Note that ``photo`` does not become part of the set, and why."""
+        self.aside.append(Aside(photo.name, reason, detail))

@@ -13,7 +13,10 @@ from u2net_human_plugin.boxes import clip_xyxy
 from u2net_human_plugin.people import crops_xyxy
 from u2net_human_plugin.settings import Settings
 
-from .manifest import LABELLED, THRESHOLD, Row, SizeError, open_image
+from .doubts import LABELLED
+from .manifest import Row
+from .masks import THRESHOLD
+from .pictures import SizeError, open_image
 
 if TYPE_CHECKING:
     from ..predictors import Segment

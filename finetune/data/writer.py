@@ -21,8 +21,9 @@ from ..files import file_sha256, written_atomically
 from .cutouts import cut_out
 from .inspection import Inspection
 from .inspector import Inspector
-from .manifest import Row, open_image
+from .manifest import Row
 from .photo import Photo
+from .pictures import open_image
 from .unlabelled import UNKNOWN, left_out
 
 Box = tuple[int, int, int, int]

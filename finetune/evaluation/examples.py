@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.manifest import Row, load_image
+from ..data.manifest import Row
+from ..data.pictures import load_image
 from ..predictors import Predictor
 from .contact_sheet import Example, save_sheet
 from .measure import truth_of

@@ -27,7 +27,8 @@ from scipy import ndimage
 
 from u2net_human_plugin.errors import DataError, importing, install_command
 
-from ..data.manifest import Row, load_alpha, load_image, read_manifest, write_manifest
+from ..data.manifest import Row, read_manifest, write_manifest
+from ..data.pictures import load_alpha, load_image
 from ..data.splits import in_split
 from ..files import written_atomically
 from .strands import Field, Head, Pixels, Strand, find_head, grow, render

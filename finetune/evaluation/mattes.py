@@ -28,7 +28,8 @@ from PIL import Image
 import u2net_human_plugin
 from u2net_human_plugin.errors import DataError
 
-from ..data.manifest import Row, load_alpha, load_image, open_image, read_manifest
+from ..data.manifest import Row, read_manifest
+from ..data.pictures import load_alpha, load_image, open_image
 from ..files import file_sha256, write_text
 from ..predictors import Predictor, load_predictor
 from . import matting

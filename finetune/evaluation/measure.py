@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from u2net_human_plugin.errors import DataError
 
-from ..data.manifest import Row, load_alpha, load_image, open_image, read_manifest
+from ..data.manifest import Row, read_manifest
+from ..data.pictures import load_alpha, load_image, open_image
 from ..data.splits import in_split
 from ..files import file_sha256
 from ..predictors import Predictor

@@ -23,7 +23,8 @@ from u2net_human_plugin.options import Options
 from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.settings import Settings
 
-from ..data.manifest import Row, load_image
+from ..data.manifest import Row
+from ..data.pictures import load_image
 from . import metrics
 from .measure import is_empty_scene, left_open, truth_of
 

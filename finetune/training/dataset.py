@@ -21,7 +21,8 @@ from u2net_human_plugin.cutout import upright
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import SIZE, normalize
 
-from ..data.manifest import Row, alpha_of, load_image, load_mask, open_image
+from ..data.manifest import Row
+from ..data.pictures import alpha_of, load_image, load_mask, open_image
 from ..data.unlabelled import IS_PERSON, IS_UNKNOWN, bystanders
 from .composition import (
     HEIGHT_BANDS,

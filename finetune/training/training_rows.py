@@ -16,8 +16,9 @@ from u2net_human_plugin.cutout import upright
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.preprocess import to_rgb
 
-from ..data.manifest import THRESHOLD, Row, alpha_of, open_image
-from ..data.masks import to_grey
+from ..data.manifest import Row
+from ..data.masks import THRESHOLD, to_grey
+from ..data.pictures import alpha_of, open_image
 from ..data.unlabelled import IS_PERSON, IS_SOLID, IS_UNKNOWN, bystanders
 
 #: A photo with its people, a scene with nobody in it, or a cut-out that is only pasted: of

@@ -1,4 +1,4 @@
-"""What a million photos cost, against what is reckoned by hand."""
+"""What a million photos cost, against what is calculated by hand."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ REPORT = {
 }
 
 
-def row(reckoned, photos, cores):
-    return next(r for r in reckoned["rows"] if (r["photos"], r["cores"]) == (photos, cores))
+def row(estimated, photos, cores):
+    return next(r for r in estimated["rows"] if (r["photos"], r["cores"]) == (photos, cores))
 
 
-def test_reckoned():
+def test_estimate():
     """A million times 0.36 s are 100 core-hours, and times 2 MB 2 000 GB."""
-    reckoned = scale.reckon(REPORT)
-    million = row(reckoned, 1_000_000, 16)
+    estimated = scale.estimate(REPORT)
+    million = row(estimated, 1_000_000, 16)
     assert million["core_hours"] == pytest.approx(100)
     assert million["hours"] == pytest.approx(100 / 16)
     assert million["gigabytes"] == pytest.approx(2000)
     assert million["megabits"] == pytest.approx(2e12 * 8 / 1e6 / (100 / 16 * 3600))
     assert million["driver_gigabytes"] == pytest.approx(2)
-    assert reckoned["cores"] == pytest.approx(360)
-    assert reckoned["photos"] == pytest.approx(scale.MEMORY / 2000)
+    assert estimated["cores"] == pytest.approx(360)
+    assert estimated["photos"] == pytest.approx(scale.MEMORY / 2000)
 
 
 def test_one_process_hands_out():
     """More cores than it keeps busy make nothing faster."""
-    million = row(scale.reckon(REPORT), 1_000_000, 1000)
+    million = row(scale.estimate(REPORT), 1_000_000, 1000)
     assert million["hours"] == pytest.approx(1000 / 3600)
     slow = copy.deepcopy(REPORT)
     slow["driver"]["seconds"] = 0.002
-    assert row(scale.reckon(slow), 1_000_000, 1000)["hours"] == pytest.approx(2000 / 3600)
+    assert row(scale.estimate(slow), 1_000_000, 1000)["hours"] == pytest.approx(2000 / 3600)
 
 
 def test_page(tmp_path, capsys):
-    """The page gets the reckoning between its marks, again and again; else it is printed."""
+    """The page gets the estimate between its marks, again and again; else it is printed."""
     report, page = tmp_path / "report.json", tmp_path / "page.md"
     report.write_text(json.dumps(REPORT))
     page.write_text("a\n<!-- scale:start -->\noutdated\n<!-- scale:end -->\nb\n")

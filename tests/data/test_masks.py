@@ -15,8 +15,9 @@ from u2net_human_plugin.finetune.data import sources
 from u2net_human_plugin.finetune.data.collection import collect
 from u2net_human_plugin.finetune.data.complete import open_elsewhere
 from u2net_human_plugin.finetune.data.doubts import is_inverted
-from u2net_human_plugin.finetune.data.manifest import load_alpha, load_mask, read_manifest
+from u2net_human_plugin.finetune.data.manifest import read_manifest
 from u2net_human_plugin.finetune.data.masks import BRIGHT, Reading, parse_classes, to_grey
+from u2net_human_plugin.finetune.data.pictures import load_alpha, load_mask
 from u2net_human_plugin.finetune.data.plan import Plan
 from u2net_human_plugin.finetune.data.report import doubtful_sources
 from u2net_human_plugin.finetune.data.writer import WriteOptions

@@ -27,7 +27,8 @@ from u2net_human_plugin.finetune.data.coco import decode
 from u2net_human_plugin.finetune.data.collection import collect
 from u2net_human_plugin.finetune.data.cutouts import cut_out
 from u2net_human_plugin.finetune.data.inspection import Inspection
-from u2net_human_plugin.finetune.data.manifest import load_image, load_mask, read_manifest
+from u2net_human_plugin.finetune.data.manifest import read_manifest
+from u2net_human_plugin.finetune.data.pictures import load_image, load_mask
 from u2net_human_plugin.finetune.data.plan import Plan
 from u2net_human_plugin.finetune.data.pseudo_labels import Labeler, load_labeler
 from u2net_human_plugin.finetune.data.splits import held_back

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 pytest.importorskip("skimage", reason="needs the extra rembg")
 
 from u2net_human_plugin.finetune.__main__ import app
-from u2net_human_plugin.finetune.data.manifest import load_alpha, load_image, read_manifest
+from u2net_human_plugin.finetune.data.manifest import read_manifest
+from u2net_human_plugin.finetune.data.pictures import load_alpha, load_image
 from u2net_human_plugin.finetune.evaluation.hair import _ground
 from u2net_human_plugin.finetune.evaluation.strands import (
     FACTOR,

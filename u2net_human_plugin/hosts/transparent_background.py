@@ -1,10 +1,10 @@
 """u2net_human_ft as one more mode of transparent-background's ``Remover``.
 
-``Remover.process`` asks ``transform`` for its network's input, ``model`` for an alpha matte,
-and makes every kind of output from that matte. In our mode the transform is the whole
-pipeline, because only there the picture is still itself: full resolution, eight bits,
-EXIF data. It returns the finished matte, the model passes it on, and all the rest is the
-host's own code. In the host's modes ``Remover`` runs as if we were not there.
+``Remover.process`` asks ``transform`` for the network's input and ``model`` for an alpha matte,
+and makes every kind of output from that matte. In our mode the transform is the whole pipeline,
+because only the transform gets the original picture: full resolution, eight bits, EXIF data. It
+returns the finished matte, the model passes the matte on, and the rest is the host's own code. The
+host's own modes are not changed.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The host's ways to shrink a picture for its own networks. Ours has its own way.
+#: The host's ways to reduce a picture for its own networks; in our mode they change nothing.
 RESIZES = ("static", "dynamic")
 
 _NO_PYMATTING = "pymatting cannot be imported: edges keep some of the background's colour."
-#: EXIF orientation → what turns the stored picture upright, and its mask back.
+#: EXIF orientation → what turns the stored picture upright, and what turns its mask back.
 _TURNS = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_LEFT_RIGHT),
     3: (Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_180),
@@ -59,7 +59,8 @@ def patch(module: ModuleType) -> None:
     """Add the mode to ``transparent_background.Remover``, and ``--model`` to its command.
 
     Raises:
-        HostError: this transparent-background is too old or too new; nothing was changed.
+        HostError: this transparent-background lacks a class or function that is to be replaced;
+            nothing was changed.
     """
     names = ("Remover", "load_config", "parse_args", "console")
     if missing := [name for name in names if not callable(getattr(module, name, None))]:
@@ -77,7 +78,7 @@ def patch(module: ModuleType) -> None:
         "parse_args": command.with_model_option(module.parse_args),
         "console": command.with_short_errors(module.console),
     }
-    # If the host was imported before us, its other modules hold these functions already.
+    # If the host was imported first, its other modules hold these functions as well.
     package = module.__name__.partition(".")[0]
     holders = [module, *map(sys.modules.get, (package, f"{package}.gui"))]
     for name, function in functions.items():
@@ -90,6 +91,8 @@ def patch(module: ModuleType) -> None:
 
 
 def _with_our_mode(host_init: Callable[..., None], module: ModuleType) -> Callable[..., None]:
+    """The host's constructor, which also takes our mode; an unknown mode is an OptionError."""
+
     @functools.wraps(host_init)
     def init(self: Any, *args: Any, **keywords: Any) -> None:
         mode = args[0] if args else keywords.get("mode")
@@ -115,11 +118,23 @@ def _set_up(  # noqa: PLR0913, PLR0917 - the host's own parameters, in its order
     resize: str = "static",
     **keywords: Any,
 ) -> None:
-    """Stand in for ``Remover.__init__``: the attributes ``process`` uses, with our network.
+    """Set the attributes that ``process`` uses, as ``Remover.__init__`` does, for our network.
 
-    Takes the host's parameters and, as keywords, the fields of
-    :class:`~u2net_human_plugin.options.Options`. Reads no configuration file, downloads
-    nothing and writes nothing.
+    It reads no configuration file, downloads nothing and writes nothing.
+
+    Args:
+        remover: the ``Remover``.
+        mode: our mode's name.
+        jit: whether torch runs the network as TorchScript.
+        device: as in the host; None takes a GPU if there is one.
+        ckpt: weights to use; None takes those of :mod:`u2net_human_plugin.weights`.
+        resize: one of :data:`RESIZES`; it changes nothing.
+        keywords: fields of :class:`~u2net_human_plugin.options.Options`.
+
+    Raises:
+        OptionError: an option is unknown or has a wrong value.
+        WeightsError: the weights cannot be used.
+        MissingExtraError: an option or the weights need a library that is not installed.
     """
     import torch
 
@@ -149,10 +164,10 @@ def _options(keywords: dict[str, Any]) -> Options:
 
 
 def _matte(segmenter: HumanSegmenter, picture: Image.Image) -> torch.Tensor:
-    """An RGB picture's alpha matte as the host's ``transform`` hands it on: (1,H,W), 0…1.
+    """The alpha matte of an RGB picture, as ``transform`` returns it: (1,H,W) float32, 0…1.
 
-    The host ignores EXIF orientation. Its pictures stay as they are stored, but people are
-    looked for the right way up.
+    The host ignores EXIF orientation and keeps the picture as stored. People are looked for in the
+    upright picture, and the matte is turned back.
     """
     import torch
 
@@ -165,7 +180,7 @@ def _matte(segmenter: HumanSegmenter, picture: Image.Image) -> torch.Tensor:
 def _array_matte(
     matte: Callable[[Image.Image], torch.Tensor], image: npt.NDArray[np.uint8]
 ) -> dict[str, torch.Tensor]:
-    """The same for an array, as the host's ``cv2_transform`` is called and answers."""
+    """The same for an array, (H,W,3) uint8 RGB, as ``cv2_transform`` takes and returns it."""
     return {"image": matte(Image.fromarray(image))}
 
 
@@ -177,6 +192,8 @@ def _turns(picture: Image.Image) -> tuple[Image.Transpose, Image.Transpose] | No
 
 
 def _with_any_picture(host_process: Callable[..., Any]) -> Callable[..., Any]:
+    """The host's ``process``, which in our mode takes pictures of any mode."""
+
     @functools.wraps(host_process)
     def process(self: Any, img: Any, *args: Any, **keywords: Any) -> Any:
         if getattr(self.transform, "func", None) is _matte:
@@ -187,10 +204,10 @@ def _with_any_picture(host_process: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _as_rgb(picture: Any) -> Picture:
-    """The picture as ``process`` can take it: RGB; an array stays an array.
+    """The picture in RGB, as ``process`` needs it; an array stays an array, (H,W,3) uint8.
 
     Raises:
-        DataError: no picture, or one that ``process`` would fail on later, less clearly.
+        DataError: this is no picture, or its kind or size is one on which ``process`` would fail.
     """
     if isinstance(picture, np.ndarray):
         channels = picture.shape[2] if picture.ndim == 3 else 1
@@ -219,7 +236,7 @@ def _as_rgb(picture: Any) -> Picture:
 
 
 def _with_our_entry(host_load_config: Callable[..., Any]) -> Callable[..., Any]:
-    """The graphical interface lists the modes it finds in the configuration."""
+    """The host's ``load_config`` with our mode; the graphical interface lists the modes in it."""
 
     @functools.wraps(host_load_config)
     def load_config(*args: Any, **keywords: Any) -> Any:
@@ -231,12 +248,16 @@ def _with_our_entry(host_load_config: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _modes(module: ModuleType) -> str:
+    """The names of all modes, for an error."""
     home = os.environ.get("TRANSPARENT_BACKGROUND_FILE_PATH") or Path.home()
     return ", ".join(module.load_config(Path(home, ".transparent-background", "config.yaml")))
 
 
 def _foreground_estimator() -> Callable[..., Any] | None:
-    """What the host's ``rgba`` output asks for the colours under soft edges; None without it."""
+    """What estimates colours under soft edges for the host's output ``rgba``.
+
+    None, with a warning, if pymatting is not installed.
+    """
     if find_spec("pymatting") is not None:
         return _estimate_foreground
     log.warning(_NO_PYMATTING)
@@ -244,13 +265,16 @@ def _foreground_estimator() -> Callable[..., Any] | None:
 
 
 def _estimate_foreground(image: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> Any:
-    """Imports pymatting only now: in a new environment it compiles itself for half a minute."""
+    """The foreground's colours. pymatting is imported here, not earlier, because that is slow.
+
+    In a new environment pymatting compiles itself for half a minute.
+    """
     return _estimator()(image, alpha)
 
 
 @functools.cache
 def _estimator() -> Callable[..., Any]:
-    """The one that the host would take: on a GPU if pymatting can, else on the CPU."""
+    """The estimator that the host would take: on a GPU if pymatting can use it, else on the CPU."""
     name = "estimate_foreground_ml"
     for place, function in (
         (f"pymatting.foreground.{name}_cupy", f"{name}_cupy"),

@@ -1,4 +1,4 @@
-"""transparent-background's command: ``--model``, as ``--mode``, and errors in one line."""
+"""transparent-background's command gets ``--model``, which means ``--mode``, and short errors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from u2net_human_plugin.weights import MODEL_NAME
 
 
 def with_model_option(host_parse_args: Callable[[], Any]) -> Callable[[], Any]:
-    """The host's ``parse_args``, with ``--model NAME`` meaning ``--mode NAME``.
+    """Return the host's ``parse_args`` with an option ``--model NAME`` that means ``--mode NAME``.
 
-    The host builds its parser and parses in one function. While that function runs, the
-    name ``argparse`` in its module stands for a module that has our ``ArgumentParser``.
+    The host builds its parser and parses in one function. While that function runs, the name
+    ``argparse`` in its module is bound to a copy of that module with our ``ArgumentParser``.
     """
 
     @functools.wraps(host_parse_args)
@@ -46,9 +46,9 @@ class _Parser(argparse.ArgumentParser):
             self.add_argument(
                 "--model", metavar="MODE", help=f"Same as --mode. {MODEL_NAME} finds people."
             )
-            # With --model, these abbreviations of --mode would have become ambiguous.
+            # With --model, these abbreviations of --mode would be ambiguous.
             self.add_argument("--m", "--mo", "--mod", dest="mode", help=argparse.SUPPRESS)
-        except argparse.ArgumentError:  # a later version of the host has such an option itself
+        except argparse.ArgumentError:  # this version of the host has such an option itself
             return super().parse_args(args, namespace)
         self.set_defaults(mode=None)
         parsed = super().parse_args(args, namespace)
@@ -60,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def with_short_errors(host_console: Callable[[], Any]) -> Callable[[], Any]:
-    """The host's command; an error that we raise on purpose ends it without a traceback."""
+    """Return the host's command; an error of this package ends it with one line, no traceback."""
 
     @functools.wraps(host_console)
     def console() -> Any:
