@@ -1,10 +1,9 @@
 """python -m finetune benchmark looks: what closer looks cost and gain.
 
-The pipeline looks at the whole photo first. What it does then makes the photo one of three kinds:
+The pipeline looks at the whole photo first. What it does then makes the photo one of two kinds:
 
-- ``the first look alone``: nothing more;
-- ``closer``: it looks closer at small people;
-- ``corners``: it looks into the corners for people it has overlooked, and maybe closer as well.
+- ``the first look alone``: nothing more, since somebody is large;
+- ``closer``: it looks into the corners for people it has overlooked, and closer at those found.
 
 The report says for each kind how many photos it has, how many of the network's views they took,
 and the scores with the first look alone and with all looks.
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import patch
@@ -24,8 +22,7 @@ import numpy.typing as npt
 import typer
 from PIL import Image
 
-from u2net_human_plugin import people, segmenter
-from u2net_human_plugin.boxes import Box
+from u2net_human_plugin import segmenter
 from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.looks import Alpha, Looks
 from u2net_human_plugin.network import Network, load_onnx
@@ -40,9 +37,9 @@ from ..predictors import Predictor
 from ..publishing.readme import fill
 from .pipeline import pipeline_sha256
 
-ONE, CLOSER, CORNERS = "the first look alone", "closer", "corners"
+ONE, CLOSER = "the first look alone", "closer"
 #: Names of the kinds, in the order of the table.
-KINDS = (ONE, CLOSER, CORNERS)
+KINDS = (ONE, CLOSER)
 _MARK = "looks"
 
 
@@ -86,12 +83,12 @@ def measure_looks(settings: Settings, network: Network | None = None) -> dict[st
         DataError: a photo cannot be measured; names the first.
     """
     network = network if network is not None else load_onnx(bundled())
-    seen: list[tuple[str, int]] = []
+    views: list[int] = []
 
     def everything(image: Image.Image) -> npt.NDArray[np.uint8]:
         with patch.object(segmenter, "Looks", _Counted):
             mask = HumanSegmenter(network=network, options=Options()).mask(image)
-        seen.append(_Counted.last.kind_and_views())
+        views.append(_Counted.last.views)
         return np.asarray(mask)
 
     def first_alone(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -103,17 +100,17 @@ def measure_looks(settings: Settings, network: Network | None = None) -> dict[st
     }
     measured = measure(choose_rows(settings), models, settings)
     for row in measured:
-        # `seen` may or may not have an entry for this photo, so the others could not be matched.
+        # `views` may or may not have an entry for this photo, so the others could not be matched.
         if "error" in row:
             raise DataError(f"{row['image']}: {row['error']}")
     results = [row for row in measured if "after" in row]
     kinds = {}
     for kind in KINDS:
-        chosen = [k for k, (name, _) in enumerate(seen) if name == kind]
+        chosen = [k for k, count in enumerate(views) if (count == 1) is (kind == ONE)]
         if chosen:
             kinds[kind] = {
                 "pictures": len(chosen),
-                "views": sum(seen[k][1] for k in chosen),
+                "views": sum(views[k] for k in chosen),
                 **_scores([results[k] for k in chosen]),
             }
     return {
@@ -121,7 +118,7 @@ def measure_looks(settings: Settings, network: Network | None = None) -> dict[st
         "pipeline_sha256": pipeline_sha256(),
         "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k != "manifest"},
         "pictures": len(results),
-        "views": sum(views for _, views in seen),
+        "views": sum(views),
         "kinds": kinds,
     }
 
@@ -162,29 +159,16 @@ def _change(scores: dict[str, Any] | None, digits: int) -> str:
 
 
 class _Counted(Looks):
-    """Looks that count their views and note why they were taken."""
+    """Looks that count their views."""
 
     #: The looks at the latest picture.
     last: _Counted
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._kinds: list[str] = []
-        self._views = 0
+        self.views = 0
         type(self).last = self
 
-    def at(self, boxes: Iterable[Box]) -> list[Alpha]:
-        boxes = list(boxes)
-        if boxes:
-            corners = boxes == people.parts_xyxy(self._rgb.size, self.settings)
-            self._kinds.append(CORNERS if corners else CLOSER)
-        return super().at(boxes)
-
     def _alphas(self, views: Any) -> Alpha:
-        self._views += len(views)
+        self.views += len(views)
         return super()._alphas(views)
-
-    def kind_and_views(self) -> tuple[str, int]:
-        """The kind of the photo, which is that of its most costly look, and its number of views."""
-        kind = max(self._kinds, key=KINDS.index, default=ONE)
-        return kind, self._views

@@ -18,7 +18,7 @@ from u2net_human_plugin.finetune.evaluation.measure import Settings
 PICTURES = {
     "large": ([(200, 80, 2200, 1560)], looks.ONE, 1),
     # Four corners, which show nobody else, and the figure, with an arm, itself.
-    "small": ([(1126, 722, 1163, 845), (1163, 770, 1260, 773)], looks.CORNERS, 1 + 4 + 1),
+    "small": ([(1126, 722, 1163, 845), (1163, 770, 1260, 773)], looks.CLOSER, 1 + 4 + 1),
 }
 
 
@@ -51,7 +51,7 @@ def test_scores_are_of_the_first_look_and_of_all(report: dict) -> None:
     alone = report["kinds"][looks.ONE]["people"]["iou"]
     assert alone["before"] == alone["after"]
     assert alone["after"]["mean"] > 0.95
-    small = report["kinds"][looks.CORNERS]
+    small = report["kinds"][looks.CLOSER]
     assert small["with_people"] == 1
     assert small["people"]["iou"]["difference"]["mean"] > 0
 
@@ -60,7 +60,7 @@ def test_the_table_has_a_line_for_each_kind(report: dict) -> None:
     """Shares of photos and of views, in one table."""
     lines = looks.table(report).splitlines()
     assert lines[2].startswith("| none | 50% | 14% |")
-    assert lines[3].startswith("| corners | 50% | 86% |")
+    assert lines[3].startswith("| closer | 50% | 86% |")
     assert lines[-1] == "2 photos, 3.50 views each."
 
 
