@@ -68,21 +68,27 @@ def guided_filter(alpha: Array, image: Image.Image) -> Image.Image:
     """
     cell = max(1, round(max(image.size) / GRID))
     steps = _at_cells(_steps(alpha), image.size, cell)
-    mask = _binary(steps, image.size, cell)
     near = _near_edges(steps)
-    if not near.any():
-        return mask
     guide = np.asarray(image.reduce(cell), np.float32) / np.float32(255)
     fitted = _fit(guide.transpose(2, 0, 1), steps, near)
     across, down = (_interpolation(side, cell) for side in image.size)
-    for piece in _pieces(near, _WIDEST // cell):
-        columns, rows = (slice(max(0, piece[side] - 1), piece[side + 2] + 1) for side in (0, 1))
-        left, top = piece[0] * cell, piece[1] * cell
-        right, bottom = min(piece[2] * cell, mask.width), min(piece[3] * cell, mask.height)
-        linear = down[top:bottom, rows] @ (fitted[:, rows, columns] @ across[left:right, columns].T)
-        linear[:3] *= np.asarray(image.crop((left, top, right, bottom))).transpose(2, 0, 1)
-        sharp = linear.sum(axis=0).clip(0, 255).astype(np.uint8).tobytes().translate(_ALPHA_TABLE)
-        mask.paste(Image.frombytes("L", (right - left, bottom - top), sharp), (left, top))
+    mask = Image.new("L", image.size)
+    # Strip by strip: in one array, the mask would be in memory twice.
+    for first in range(0, len(steps), _PIECE):
+        top, bottom = first * cell, min((first + _PIECE) * cell, image.height)
+        rows = slice(max(0, first - 1), first + _PIECE + 1)
+        strip = _binary(steps[first : first + _PIECE], cell)[: bottom - top, : image.width]
+        for start, stop in _runs(near[first : first + _PIECE], _WIDEST // cell):
+            left, right = start * cell, min(stop * cell, image.width)
+            columns = slice(max(0, start - 1), stop + 1)
+            weights = across[left:right, columns].T
+            linear = down[top:bottom, rows] @ (fitted[:, rows, columns] @ weights)
+            linear[:3] *= np.asarray(image.crop((left, top, right, bottom))).transpose(2, 0, 1)
+            sharp = linear.sum(axis=0).clip(0, 255).astype(np.uint8)
+            strip[:, left:right] = np.frombuffer(
+                sharp.tobytes().translate(_ALPHA_TABLE), np.uint8
+            ).reshape(sharp.shape)
+        mask.paste(Image.fromarray(strip), (0, top))
     return mask
 
 
@@ -110,10 +116,10 @@ def _at_cells(values: Array, size_wh: tuple[int, int], cell: int) -> Array:
     return np.asarray(padded.resize(grid, Image.Resampling.BILINEAR, (0, 0, *ends)))
 
 
-def _binary(steps: Array, size_wh: tuple[int, int], cell: int) -> Image.Image:
-    """A mask of ``size_wh`` pixels that is 0 or 255 in each cell of the grid."""
-    rows = np.repeat((steps > 127.5).astype(np.uint8) * np.uint8(255), cell, axis=1)
-    return Image.fromarray(np.repeat(rows[:, : size_wh[0]], cell, axis=0)[: size_wh[1]])
+def _binary(steps: Array, cell: int) -> npt.NDArray[np.uint8]:
+    """A mask that is 0 or 255 in each cell of so many pixels: (h,w) → (h cell,w cell)."""
+    cells = (steps > 127.5).astype(np.uint8) * np.uint8(255)
+    return np.repeat(np.repeat(cells, cell, axis=1), cell, axis=0)
 
 
 def _interpolation(pixels: int, cell: int) -> Array:
@@ -180,20 +186,17 @@ def _near_edges(steps: Array) -> npt.NDArray[np.bool_]:
     return near
 
 
-def _pieces(cells: npt.NDArray[np.bool_], widest: int) -> Iterator[tuple[int, int, int, int]]:
-    """Rectangles of the grid that hold ``cells`` (h,w): left, top, right, bottom.
+def _runs(cells: npt.NDArray[np.bool_], widest: int) -> Iterator[tuple[int, int]]:
+    """Columns of a strip (_PIECE,w) of the grid that hold ``cells``: first, last + 1.
 
-    Squares beside each other are one rectangle, up to ``widest`` cells.
+    They come in steps of the strip's height, up to ``widest`` at once.
     """
-    height, width = cells.shape
-    widest = max(_PIECE, widest)
-    for top in range(0, height, _PIECE):
-        bottom = min(top + _PIECE, height)
-        columns = np.add.reduceat(cells[top:bottom].any(axis=0), range(0, width, _PIECE)) > 0
-        ends = np.flatnonzero(np.diff(np.pad(columns.astype(np.int8), 1)))
-        for start, stop in (ends.reshape(-1, 2) * _PIECE).clip(max=width).tolist():
-            for left in range(start, stop, widest):
-                yield left, top, min(left + widest, stop), bottom
+    width = cells.shape[1]
+    columns = np.add.reduceat(cells.any(axis=0), range(0, width, _PIECE)) > 0
+    ends = np.flatnonzero(np.diff(np.pad(columns.astype(np.int8), 1)))
+    for start, stop in (ends.reshape(-1, 2) * _PIECE).clip(max=width).tolist():
+        for left in range(start, stop, max(_PIECE, widest)):
+            yield left, min(left + max(_PIECE, widest), stop)
 
 
 _STEPS = (np.arange(256) - 127.5) * (_LOGIT_LIMIT / 127.5)
