@@ -113,7 +113,8 @@ def test_readme_is_short():
 
 def test_readme_second_command_is_ours():
     """README's second command installs everything and runs the tests as CI does."""
-    assert first_commands()[1] == 'pip install ".[dev]" && python -m pytest'
+    tests = "python -m pytest -n 2 --dist loadfile"
+    assert first_commands()[1] == f'pip install ".[dev]" && {tests}'
 
 
 @pytest.mark.skipif(os.name == "nt", reason="README's command is for a POSIX shell")

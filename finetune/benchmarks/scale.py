@@ -69,14 +69,25 @@ def estimate(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def render(report: dict[str, Any]) -> str:
-    """The estimate as Markdown: what it is based on, a table, and the driver's limits."""
+    """What was measured and the estimate as Markdown tables, and the driver's limits."""
     scale, photo, driver = estimate(report), report["photo"], report["driver"]
+    load = "" if report["load"] is None else f", load {report['load']:.1f} at the start"
     lines = [
-        f"Estimated from {report['photos']} photos on {report['cores']} cores (load "
-        f"{report['load']} at the start). An actor needed {photo['seconds']:.2f} s for a photo of "
-        f"{photo['bytes_in'] / 1e6:.2f} MB, and wrote {photo['bytes_out'] / 1e6:.2f} MB; the "
-        f"command's own process needed {driver['seconds'] * 1e3:.1f} ms and "
-        f"{driver['bytes'] / 1e3:.1f} kB of memory to hand it out and to keep its row.",
+        f"Measured in turn on {report['photos']} photos ({report['cores']} cores{load}); one "
+        "process and each actor use one core, `rembg p` all:",
+        "",
+        "| | photos a second | memory of the largest process |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {way['a second']:.2f} | {way['MB']:,.0f} MB |"
+            for name, way in report["ways"].items()
+        ),
+        "",
+        "From that is estimated what follows. An actor needed "
+        f"{photo['seconds']:.2f} s for a photo of {photo['bytes_in'] / 1e6:.2f} MB, and wrote "
+        f"{photo['bytes_out'] / 1e6:.2f} MB; the command's own process needed "
+        f"{driver['seconds'] * 1e3:.1f} ms and {driver['bytes'] / 1e3:.1f} kB of memory to hand it "
+        "out and to keep its row.",
         "",
         "| photos | cores | core-hours | hours | read and written | network "
         "| the command's own hours | its memory |",

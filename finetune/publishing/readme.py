@@ -68,7 +68,7 @@ def render_front(
         "How fast": "<br>".join([*_how_fast(benchmark), *_on_small_figures(crops)])
         or "not measured yet",
         "How large": size,
-        "Offline": "yes: the weights are in the package; only YOLO, if asked for, downloads its own",
+        "Offline": "yes: the weights are in the package; only YOLO, if asked for, is downloaded",
     }
     table = [f"| **{name}** | {text} |" for name, text in lines.items()]
     return "\n".join(["| | |", "|---|---|", *table])

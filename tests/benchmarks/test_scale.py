@@ -13,7 +13,8 @@ from u2net_human_plugin.finetune.benchmarks import scale
 REPORT = {
     "photos": 40,
     "cores": 2,
-    "load": 0.5,
+    "load": 0.53,
+    "ways": {"rembg p": {"a second": 1.5, "seconds": 26.7, "MB": 1200.4}},
     "photo": {"seconds": 0.36, "bytes_in": 1_500_000, "bytes_out": 500_000},
     "driver": {"seconds": 0.001, "bytes": 2_000},
 }
@@ -21,6 +22,14 @@ REPORT = {
 
 def row(estimated, photos, cores):
     return next(r for r in estimated["rows"] if (r["photos"], r["cores"]) == (photos, cores))
+
+
+def test_what_was_measured_stands_before_it():
+    """A line for each way, and the load if the system tells it."""
+    text = scale.render(REPORT)
+    assert "40 photos (2 cores, load 0.5 at the start)" in text
+    assert "| rembg p | 1.50 | 1,200 MB |" in text
+    assert "(2 cores);" in scale.render({**REPORT, "load": None})
 
 
 def test_estimate():

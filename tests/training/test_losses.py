@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,8 @@ from u2net_human_plugin.finetune.training.losses import (
     laplacian_loss,
     soft_iou_loss,
 )
+
+cv2 = pytest.importorskip("cv2", reason="needs OpenCV, which the extra dev installs")
 
 
 def half(pictures: int = 1, side: int = 20) -> torch.Tensor:
