@@ -357,6 +357,21 @@ def new_user(clean_environment: dict[str, str], tmp_path: Path) -> dict[str, str
     return {**kept, "HOME": str(tmp_path / "home"), "PYTHONPATH": path}
 
 
+def said(code: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What a program that ends well has printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 FIND = """
 import json, socket
 from ultralytics_assets import bus
@@ -383,16 +398,7 @@ def test_yolo_finds_people_and_is_silent(
 
     package = Path(str(find_spec("ultralytics").origin)).parent  # type: ignore[union-attr]
     (tmp_path / "ultralytics_assets.py").write_text(f"bus = {str(package / 'assets/bus.jpg')!r}\n")
-    done = subprocess.run(
-        [sys.executable, "-c", FIND],
-        cwd=tmp_path,
-        env={**new_user, "U2NET_HUMAN_YOLO_WEIGHTS": str(yolo_weights)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    done = said(FIND, tmp_path, {**new_user, "U2NET_HUMAN_YOLO_WEIGHTS": str(yolo_weights)})
     assert done.stderr == ""
     boxes, *rest = json.loads(done.stdout)
     assert rest == ["float32", "float32", 0]
@@ -424,16 +430,7 @@ def test_one_person_with_two_boxes_is_not_cut_in_two(
 
     Up to half of them was gone before boxes that overlap became one.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", WHOLE],
-        cwd=tmp_path,
-        env={**new_user, "U2NET_HUMAN_YOLO_WEIGHTS": str(yolo_weights)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    done = said(WHOLE, tmp_path, {**new_user, "U2NET_HUMAN_YOLO_WEIGHTS": str(yolo_weights)})
     kept = [float(line) for line in done.stdout.split()]
     assert len(kept) == 6
     assert min(kept) > 0.95, kept
