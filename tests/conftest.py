@@ -65,6 +65,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.data)
 
 
+_OPEN = Image.open
+
+
+@pytest.fixture(autouse=True)
+def _pillow_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what ultralytics does to Pillow when an earlier test, or its fixture, imports it."""
+    monkeypatch.setattr(Image, "open", _OPEN)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Test material that is not part of the repository: ``../shared`` beside the checkout."""
