@@ -69,9 +69,9 @@ _OPEN = Image.open
 
 
 @pytest.fixture(autouse=True)
-def _pillow_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def _pillow_as_it_is() -> None:
     """Undo what ultralytics does to Pillow when an earlier test, or its fixture, imports it."""
-    monkeypatch.setattr(Image, "open", _OPEN)
+    Image.open = _OPEN
 
 
 @pytest.fixture(scope="session")
