@@ -40,7 +40,7 @@ CONFIDENCE = 0.25
 #: Of two boxes with a larger IoU, the one with the lower score goes (non-maximum suppression).
 #: More, and one person with two boxes is cut in two; less, and people close behind each other are
 #: one.
-OVERLAP = 0.5
+OVERLAP = 0.4
 _PERSON = 0
 
 _lock = Lock()
@@ -119,7 +119,10 @@ def load_yolo(weights: str, remedy: str) -> Any:
     """
     yolo = import_yolo()
     try:
-        return yolo(str(Path(weights).expanduser()))
+        model = yolo(str(Path(weights).expanduser()))
+        if isinstance(model.model, str):  # it has only kept the name, and would fail later
+            raise TypeError("no PyTorch weights, whose names end with .pt")
+        return model
     except Exception as error:  # noqa: BLE001 - download, file and pickle errors vary
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{weights}: ultralytics cannot load it ({reason}); {remedy}.") from None
