@@ -437,21 +437,27 @@ def test_one_person_with_two_boxes_is_not_cut_in_two(
 
 
 @pytest.mark.process
-def test_yolo_weights_that_do_not_exist(new_user: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "reason"), [("gone.pt", "no such file"), ("photo.jpg", ".pt")])
+def test_yolo_weights_that_are_none(
+    name: str, reason: str, new_user: dict[str, str], tmp_path: Path
+) -> None:
     """The error names the file and the variable; nothing is downloaded instead."""
     pytest.importorskip("ultralytics", reason="needs the extra `yolo`")
+    (tmp_path / "photo.jpg").write_bytes(b"a photo")
     code = "from PIL import Image; from u2net_human_plugin.yolo import find_people as f\n"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}f(Image.new('RGB', (9, 9)))"],
         cwd=tmp_path,
-        env={**new_user, "U2NET_HUMAN_YOLO_WEIGHTS": "/nowhere/person.pt"},
+        env={**new_user, "U2NET_HUMAN_YOLO_WEIGHTS": str(tmp_path / name)},
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-    assert "WeightsError: /nowhere/person.pt: no such file" in done.stderr
-    assert "U2NET_HUMAN_YOLO_WEIGHTS" in done.stderr.splitlines()[-1]
+    error = done.stderr.splitlines()[-1]
+    assert f"WeightsError: {tmp_path / name}: " in error
+    assert reason in error
+    assert "U2NET_HUMAN_YOLO_WEIGHTS" in error
 
 
 DOWNLOAD = """
