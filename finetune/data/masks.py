@@ -45,14 +45,14 @@ class Reading:
         if not self.classes:
             grey = to_grey(drawn, name)
             return grey.point(lambda value: 255 - value) if self.invert else grey
-        values = _values(drawn, name)
+        values = values_of(drawn, name)
         return Image.fromarray(np.isin(values, list(self.classes)).astype(np.uint8) * 255)
 
     def void(self, drawn: Image.Image, name: str) -> Image.Image | None:
         """Return the part of ``drawn`` that does not count, as "L" 0/255; None if all counts."""
         if not self.classes or VOID in self.classes:
             return None
-        void = _values(drawn, name) == VOID
+        void = values_of(drawn, name) == VOID
         return Image.fromarray(void.astype(np.uint8) * 255) if void.any() else None
 
 
@@ -114,8 +114,12 @@ def _only_class(mask: Image.Image, name: str) -> Image.Image:
     return mask.point(lambda index: 255 if index else 0, "L")
 
 
-def _values(drawn: Image.Image, name: str) -> npt.NDArray[np.int64]:
-    """A mask's own numbers: indices of a palette, or grey levels as stored, (H,W)."""
+def values_of(drawn: Image.Image, name: str) -> npt.NDArray[np.int64]:
+    """A mask's own numbers: indices of a palette, or grey levels as stored, (H,W).
+
+    Raises:
+        DataError: it is coloured; the message begins with ``name``.
+    """
     if drawn.mode in ("RGB", "RGBA"):
         colours = np.asarray(drawn)[..., :3]
         if (colours != colours[..., :1]).any():

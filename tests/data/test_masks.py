@@ -117,10 +117,26 @@ def test_a_set_of_classes_has_pictures_of_nobody(
     """Where the person's value is absent nobody is there, as in COCO's JSON."""
     save(photo(1), tmp_path / "images/a.png")
     save(palette(np.where(voc == 15, 0, voc).astype(np.uint8)), tmp_path / "masks/a.png")
+    save(photo(2), tmp_path / "images/b.png")
+    save(palette(voc), tmp_path / "masks/b.png")
     folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
     prepare(*folders, "--person-value", 15, "--whole", "--out", tmp_path / "out")
-    (row,) = read_manifest(tmp_path / "out")
-    assert row.mask is None
+    assert [row.mask is None for row in read_manifest(tmp_path / "out")] == [True, False]
+
+
+def test_a_class_of_no_mask_ends_the_run(prepare: Prepare, tmp_path: Path) -> None:
+    """Else every picture would become an empty scene; what is there to choose from is named."""
+    for name, value in (("a", 1), ("b", 2)):
+        save(photo(value), tmp_path / f"images/{name}.png")
+        mask = drawn(PERSON).point(lambda level, value=value: value if level else 0)
+        save(mask, tmp_path / f"masks/{name}.png")
+    folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
+    for given, said in (((7,), "7"), ((7, "4-5"), "4, 5 or 7")):
+        named = [text for value in given for text in ("--person-value", value)]
+        result = prepare(*folders, *named, "--out", tmp_path / "out", code=2)
+        wanted = f"no mask of {tmp_path / 'masks'} holds the value {said}; they hold 0, 1 and 2"
+        assert wanted in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_classes_are_not_guessed(voc: Values, prepare: Prepare, tmp_path: Path) -> None:
