@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.preprocess import to_rgb
@@ -18,6 +19,8 @@ VOID = 255
 THRESHOLD = 128
 #: A grey mask with two values at most, none of them as bright as this, holds labels.
 _DARK = 32
+#: A grey mask with more values than this is soft: no picture shows so many classes.
+_MOST_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def to_grey(mask: Image.Image, name: str) -> Image.Image:
     """Return a mask picture of any mode as "L", 0…255, person bright.
 
     Raises:
-        DataError: a coloured palette holds several classes; only the user knows which of them
-            are people.
+        DataError: a coloured palette or grey levels are several classes; only the user knows
+            which of them are people.
     """
     if has_alpha(mask):
         alpha = mask.convert("RGBA").getchannel("A")
@@ -95,6 +98,11 @@ def to_grey(mask: Image.Image, name: str) -> Image.Image:
     values = np.flatnonzero(grey.histogram())
     if len(values) <= 2 and 0 < values[-1] < _DARK:  # 0 and 1, or 1 and 2: labels
         return grey.point(lambda value: 255 if value == values[-1] else 0)
+    # Where all values are dark the mask is empty, and that reason speaks of classes already.
+    few = 2 < len(values) <= _MOST_CLASSES and values[-1] >= THRESHOLD
+    dark = [int(value) for value in values if 2 <= value <= _DARK]
+    if few and any(_fills_a_patch(grey, value) for value in dark):
+        raise _unnamed(name, "grey levels look like classes; they", values.tolist())
     return grey
 
 
@@ -106,12 +114,25 @@ def has_alpha(image: Image.Image) -> bool:
 def _only_class(mask: Image.Image, name: str) -> Image.Image:
     classes = {int(value) for value in np.unique(np.asarray(mask))} - {0}
     if classes not in ({1}, {VOID}):
-        found = ", ".join(map(str, sorted(classes)))
-        raise DataError(
-            f"{name}: its palette's classes are {found}; `prepare` wants to know which of them are "
-            "people, as --person-value 15 (PASCAL VOC) or --person-value 1-19 (all of these)."
-        )
+        raise _unnamed(name, "palette's classes", classes)
     return mask.point(lambda index: 255 if index else 0, "L")
+
+
+def _fills_a_patch(grey: Image.Image, level: int) -> bool:
+    """Whether one level fills 3x3 pixels somewhere, as a class does.
+
+    Where few levels come from smoothed edges or from JPEG's noise, they are strewn or in lines.
+    """
+    alike = grey.point(lambda value: 255 if value == level else 0)
+    return alike.filter(ImageFilter.MinFilter(3)).getbbox() is not None
+
+
+def _unnamed(name: str, what: str, classes: Iterable[int]) -> DataError:
+    found = ", ".join(map(str, sorted(classes)))
+    return DataError(
+        f"{name}: its {what} are {found}; `prepare` wants to know which of them are "
+        "people, as --person-value 15 (PASCAL VOC) or --person-value 1-19 (all of these)."
+    )
 
 
 def values_of(drawn: Image.Image, name: str) -> npt.NDArray[np.int64]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pictures import PERSON, Prepare, drawn, photo, report, save
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.finetune.data import sources
@@ -139,14 +140,16 @@ def test_a_class_of_no_mask_ends_the_run(prepare: Prepare, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
-def test_classes_are_not_guessed(voc: Values, prepare: Prepare, tmp_path: Path) -> None:
-    """A palette of several classes is set aside, and the reason names them and the option."""
+@pytest.mark.parametrize("grey", [False, True], ids=["palette", "grey"])
+def test_classes_are_not_guessed(grey: bool, voc: Values, prepare: Prepare, tmp_path: Path) -> None:
+    """Several classes are set aside, and the reason names them and the option."""
     save(photo(1), tmp_path / "images/a.jpg")
-    save(palette(voc), tmp_path / "masks/a.png")
+    save(Image.fromarray(voc) if grey else palette(voc), tmp_path / "masks/a.png")
     folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
     prepare(*folders, "--out", tmp_path / "out", code=1)
     (aside,) = report(tmp_path / "out")["aside"]
-    assert "classes are 15, 18, 255" in aside["detail"]
+    kind = "grey levels look like classes; they are 0," if grey else "palette's classes are"
+    assert f"a.png: its {kind} 15, 18, 255; `prepare` wants" in aside["detail"]
     assert "--person-value 15" in aside["detail"]
     with pytest.raises(DataError, match=r"x: is coloured"):
         Reading(frozenset([15])).mask(palette(voc).convert("RGB"), "x")
@@ -176,6 +179,39 @@ def test_an_empty_mask_with_values_says_which(prepare: Prepare, tmp_path: Path) 
     (aside,) = report(tmp_path / "out")["aside"]
     assert aside["reason"] == "empty mask"
     assert "end at 7 of 255: if that is a class, --person-value" in aside["detail"]
+
+
+def smoothed(factor: int) -> Image.Image:
+    """A mask drawn larger and made smaller: the levels of its edges are few, and some are dark."""
+    large = drawn((20, 30, 200, 290), size=(240 * factor, 320 * factor))
+    large.paste(255, (31, 301, 31 + 50 * factor, 301 + 20 * factor))
+    return large.resize((240, 320), Image.Resampling.BOX)
+
+
+def as_jpeg(mask: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    mask.save(file, "JPEG", quality=quality)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        pytest.param(smoothed(3), id="smoothed, 3x3"),
+        pytest.param(smoothed(4), id="smoothed, 4x4"),
+        pytest.param(drawn(PERSON).filter(ImageFilter.GaussianBlur(9)), id="soft"),
+        pytest.param(Image.linear_gradient("L"), id="every level"),
+        *(
+            pytest.param(as_jpeg(drawn(PERSON), quality), id=f"JPEG {quality}")
+            for quality in (50, 75, 90, 97, 100)
+        ),
+        pytest.param(Image.fromarray(np.array([[0, 1, 2]] * 9, np.uint8)), id="0, 1, 2"),
+        pytest.param(drawn(PERSON).point(lambda level: 16 + 219 * level // 255), id="16 and 235"),
+    ],
+)
+def test_grey_levels_that_are_no_classes(mask: Image.Image) -> None:
+    """They are taken as they are."""
+    assert to_grey(mask, "x").tobytes() == mask.tobytes()
 
 
 def test_named_classes() -> None:
