@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 
 from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.preprocess import to_rgb
@@ -21,6 +21,8 @@ THRESHOLD = 128
 _DARK = 32
 #: A grey mask with more values than this is soft: no picture shows so many classes.
 _MOST_CLASSES = 10
+#: Colour channels of a grey picture differ by less: that much a JPEG or a scan may tint it.
+_TINT = 32
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def to_grey(mask: Image.Image, name: str) -> Image.Image:
 
     Raises:
         DataError: a coloured palette or grey levels are several classes; only the user knows
-            which of them are people.
+            which of them are people; or it is coloured.
     """
     if has_alpha(mask):
         alpha = mask.convert("RGBA").getchannel("A")
@@ -94,7 +96,9 @@ def to_grey(mask: Image.Image, name: str) -> Image.Image:
         colours = np.asarray(mask.convert("RGB"))
         if (colours != colours[..., :1]).any():
             return _only_class(mask, name)
-    grey = to_rgb(mask).convert("L")
+    rgb = to_rgb(mask)
+    _require_grey(rgb, name, _TINT)
+    grey = rgb.convert("L")
     values = np.flatnonzero(grey.histogram())
     if len(values) <= 2 and 0 < values[-1] < _DARK:  # 0 and 1, or 1 and 2: labels
         return grey.point(lambda value: 255 if value == values[-1] else 0)
@@ -127,6 +131,16 @@ def _fills_a_patch(grey: Image.Image, level: int) -> bool:
     return alike.filter(ImageFilter.MinFilter(3)).getbbox() is not None
 
 
+def _require_grey(mask: Image.Image, name: str, tint: int) -> None:
+    red, green, blue = mask.split()[:3]
+    for one, other in ((red, green), (green, blue)):
+        if np.asarray(ImageChops.difference(one, other)).max(initial=0) > tint:
+            raise DataError(
+                f"{name}: is coloured; masks are grey, or hold the numbers of classes (grey or "
+                "as a palette), of which --person-value names the people; convert it."
+            )
+
+
 def _unnamed(name: str, what: str, classes: Iterable[int]) -> DataError:
     found = ", ".join(map(str, sorted(classes)))
     return DataError(
@@ -142,12 +156,7 @@ def values_of(drawn: Image.Image, name: str) -> npt.NDArray[np.int64]:
         DataError: it is coloured; the message begins with ``name``.
     """
     if drawn.mode in ("RGB", "RGBA"):
-        colours = np.asarray(drawn)[..., :3]
-        if (colours != colours[..., :1]).any():
-            raise DataError(
-                f"{name}: is coloured, and --person-value names grey levels or indices of a "
-                "palette; convert it."
-            )
-        return colours[..., 0].astype(np.int64)
+        _require_grey(drawn, name, 0)
+        drawn = drawn.getchannel("R")
     values = np.asarray(drawn.convert("L") if drawn.mode == "LA" else drawn)
     return values.astype(np.int64)

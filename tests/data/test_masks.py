@@ -181,6 +181,28 @@ def test_an_empty_mask_with_values_says_which(prepare: Prepare, tmp_path: Path) 
     assert "end at 7 of 255: if that is a class, --person-value" in aside["detail"]
 
 
+def test_colours_are_no_mask(voc: Values, prepare: Prepare, tmp_path: Path) -> None:
+    """Classes drawn in colours are set aside; grey saved as RGB is read, with a little tint."""
+    tinted = np.repeat(np.asarray(drawn(PERSON))[..., None], 3, axis=2)
+    tinted[..., 1] ^= 3
+    masks = {
+        "colours": palette(voc).convert("RGB"),
+        "tinted": Image.fromarray(tinted),
+        "jpeg": as_jpeg(Image.fromarray(tinted), 75).convert("RGB"),
+        "grey": drawn(PERSON).convert("RGB"),
+    }
+    for seed, (name, mask) in enumerate(masks.items()):
+        save(photo(seed), tmp_path / f"images/{name}.png")
+        save(mask, tmp_path / f"masks/{name}.png")
+    folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
+    prepare(*folders, "--whole", "--out", tmp_path / "out")
+    (aside,) = report(tmp_path / "out")["aside"]
+    assert "colours.png: is coloured" in aside["detail"]
+    assert "--person-value" in aside["detail"]
+    for row in read_manifest(tmp_path / "out"):
+        assert np.mean(np.asarray(load_mask(row)) != np.asarray(drawn(PERSON))) < 0.001
+
+
 def smoothed(factor: int) -> Image.Image:
     """A mask drawn larger and made smaller: the levels of its edges are few, and some are dark."""
     large = drawn((20, 30, 200, 290), size=(240 * factor, 320 * factor))
