@@ -113,3 +113,12 @@ def test_one_picture_without_a_mask_names_the_nearest(tmp_path: Path) -> None:
     assert (
         "the nearest name is y2.png: if that is it, add --mask-name '{stem}2'" in problems["y.jpg"]
     )
+
+
+def test_a_mask_of_another_picture_is_not_offered(tmp_path: Path) -> None:
+    """Only masks without a picture are; if there are none, none is named."""
+    images = listed(tmp_path / "a", "x1.jpg", "x2.jpg")
+    masks = listed(tmp_path / "b", "x1.png")
+    assert found(images, masks)["x2.jpg"] == f"no mask of this name in {masks}"
+    listed(masks, "other.png")
+    assert "the nearest name is other.png" in found(images, masks)["x2.jpg"]
