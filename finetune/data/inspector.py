@@ -40,7 +40,7 @@ from .unlabelled import UNKNOWN
 Scores = npt.NDArray[np.float32]
 
 #: To be raised with every change that makes an inspection come out differently.
-VERSION = 3
+VERSION = 4
 #: The answer of a detector that is not asked.
 NOBODY: tuple[Boxes, Scores] = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
 

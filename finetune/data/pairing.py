@@ -6,6 +6,7 @@ import difflib
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from u2net_human_plugin.errors import OptionError
@@ -43,6 +44,7 @@ class Pairing:
         if template and "{stem}" not in template:
             raise OptionError(f"--mask-name {template!r}: has no {{stem}}, as in '{{stem}}_foo'.")
         self._template = _PICTURE_ENDING.sub("", template)
+        self._pictures = pictures
         self._masks = masks
         self._by_core: dict[str, list[Path]] = defaultdict(list)
         self._by_folded: dict[str, list[Path]] = defaultdict(list)
@@ -71,8 +73,8 @@ class Pairing:
         return []
 
     def nearest(self, stem: str) -> str:
-        """The mask with the nearest name, and how to ask for it; for messages."""
-        (closest,) = difflib.get_close_matches(stem, list(self._masks), n=1, cutoff=0) or [""]
+        """The mask of no picture with the nearest name, and how to ask for it; for messages."""
+        (closest,) = difflib.get_close_matches(stem, self._left, n=1, cutoff=0) or [""]
         if not closest:
             return ""
         file, name = self._masks[closest][0].name, stem.rpartition("/")[2]
@@ -82,6 +84,12 @@ class Pairing:
                 f": if that is it, add --mask-name '{Path(closest).name.replace(name, '{stem}')}'"
             )
         return hint
+
+    @cached_property
+    def _left(self) -> list[str]:
+        """The names of masks that belong to no picture."""
+        taken = {file for stem in self._pictures for file in self.masks_of(stem)}
+        return [stem for stem, files in self._masks.items() if taken.isdisjoint(files)]
 
 
 def masks_among(files: Mapping[str, Sequence[Path]]) -> set[Path]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from PIL import ExifTags, Image
 
 from u2net_human_plugin.cutout import upright
-from u2net_human_plugin.errors import DataError
+from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.preprocess import to_rgb
 
 from .manifest import Row
-from .masks import BRIGHT, THRESHOLD, Reading, has_alpha
+from .masks import BRIGHT, THRESHOLD, Reading, has_alpha, values_of
 
 
 class SizeError(DataError):
@@ -93,6 +95,30 @@ def void_of(picture: Image.Image, mask: Path, name: str, reading: Reading) -> Im
     return None if void is None else fit_mask(picture, void, name)
 
 
+def check_classes(classes: frozenset[int], masks: Iterable[Path], folders: Sequence[Path]) -> None:
+    """Make sure that some mask holds one of the classes; else all pictures would show nobody.
+
+    Masks that cannot be read are left to the inspection of each.
+
+    Raises:
+        OptionError: no mask does; the message names the ``folders`` and what their masks hold.
+    """
+    held: set[int] = set()
+    for mask in masks:
+        try:
+            held.update(np.unique(values_of(open_image(mask), str(mask))).tolist())
+        except DataError:
+            continue
+        if held & classes:
+            return
+    if held:
+        names = ", ".join(map(str, folders))
+        raise OptionError(
+            f"no mask of {names} holds the value {_listed(classes, 'or')}; they hold "
+            f"{_listed(held, 'and')}: give those that are people as --person-value."
+        )
+
+
 def open_image(path: Path, where: str = "") -> Image.Image:
     """Open and fully decode ``path``; mode and orientation are left as stored.
 
@@ -144,3 +170,11 @@ def fit_mask(picture: Image.Image, mask: Image.Image, name: str) -> Image.Image:
         f"{name}: the mask is {mask.width}x{mask.height} pixels, the picture "
         f"{size[0]}x{size[1]}; they must be equal."
     )
+
+
+def _listed(values: Iterable[int], last: str) -> str:
+    """Write them as "1, 2 and 3"; of many, only the ends."""
+    *others, final = map(str, sorted(values))
+    if len(others) >= 10:
+        return f"{others[0]} … {final}"
+    return f"{', '.join(others)} {last} {final}" if others else final

@@ -33,6 +33,7 @@ from .cutouts import load_foreground_estimation
 from .masks import BRIGHT, Reading, parse_classes
 from .near_duplicates import NEAR
 from .photo import Origin, Photo
+from .pictures import check_classes
 from .plan import Plan
 from .pseudo_labels import load_labeler
 from .report import doubtful_sources, write_report
@@ -159,6 +160,10 @@ def prepare(
                 "no input: give --images and --masks, --cutouts, --scenes, --distractors, "
                 "--coco, --manifest, or --photos with --label-with."
             )
+        if reading.classes:
+            drawn = (photo.mask for photo in given if photo.reading == reading)
+            files = (mask for mask in drawn if isinstance(mask, Path))
+            check_classes(reading.classes, files, masks or [])
         plan = Plan(
             write_options=WriteOptions(crop, margin, min_side, cutout_colours),
             without_person=without_person,

@@ -82,7 +82,10 @@ def pairs(
         )
     if lonely and not used:
         first = next(photo for photo in photos if photo.problem.startswith("no mask"))
-        raise DataError(f"{first.image}: {first.problem}, nor of any other picture of {images}.")
+        by = f" by --mask-name {template!r}; correct it" if template else ""
+        raise DataError(
+            f"{first.image}: {first.problem}. No picture of {images} has a mask there{by}."
+        )
     yield from photos
     for file in drawn:
         if file not in used:

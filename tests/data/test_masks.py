@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pictures import PERSON, Prepare, drawn, photo, report, save
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from u2net_human_plugin.errors import DataError, OptionError
 from u2net_human_plugin.finetune.data import sources
@@ -117,20 +118,38 @@ def test_a_set_of_classes_has_pictures_of_nobody(
     """Where the person's value is absent nobody is there, as in COCO's JSON."""
     save(photo(1), tmp_path / "images/a.png")
     save(palette(np.where(voc == 15, 0, voc).astype(np.uint8)), tmp_path / "masks/a.png")
+    save(photo(2), tmp_path / "images/b.png")
+    save(palette(voc), tmp_path / "masks/b.png")
     folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
     prepare(*folders, "--person-value", 15, "--whole", "--out", tmp_path / "out")
-    (row,) = read_manifest(tmp_path / "out")
-    assert row.mask is None
+    assert [row.mask is None for row in read_manifest(tmp_path / "out")] == [True, False]
 
 
-def test_classes_are_not_guessed(voc: Values, prepare: Prepare, tmp_path: Path) -> None:
-    """A palette of several classes is set aside, and the reason names them and the option."""
+def test_a_class_of_no_mask_ends_the_run(prepare: Prepare, tmp_path: Path) -> None:
+    """Else every picture would become an empty scene; what is there to choose from is named."""
+    for name, value in (("a", 1), ("b", 2)):
+        save(photo(value), tmp_path / f"images/{name}.png")
+        mask = drawn(PERSON).point(lambda level, value=value: value if level else 0)
+        save(mask, tmp_path / f"masks/{name}.png")
+    folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
+    for given, said in (((7,), "7"), ((7, "4-5"), "4, 5 or 7")):
+        named = [text for value in given for text in ("--person-value", value)]
+        result = prepare(*folders, *named, "--out", tmp_path / "out", code=2)
+        wanted = f"no mask of {tmp_path / 'masks'} holds the value {said}; they hold 0, 1 and 2"
+        assert wanted in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("grey", [False, True], ids=["palette", "grey"])
+def test_classes_are_not_guessed(grey: bool, voc: Values, prepare: Prepare, tmp_path: Path) -> None:
+    """Several classes are set aside, and the reason names them and the option."""
     save(photo(1), tmp_path / "images/a.jpg")
-    save(palette(voc), tmp_path / "masks/a.png")
+    save(Image.fromarray(voc) if grey else palette(voc), tmp_path / "masks/a.png")
     folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
     prepare(*folders, "--out", tmp_path / "out", code=1)
     (aside,) = report(tmp_path / "out")["aside"]
-    assert "classes are 15, 18, 255" in aside["detail"]
+    kind = "grey levels look like classes; they are 0," if grey else "palette's classes are"
+    assert f"a.png: its {kind} 15, 18, 255; `prepare` wants" in aside["detail"]
     assert "--person-value 15" in aside["detail"]
     with pytest.raises(DataError, match=r"x: is coloured"):
         Reading(frozenset([15])).mask(palette(voc).convert("RGB"), "x")
@@ -160,6 +179,61 @@ def test_an_empty_mask_with_values_says_which(prepare: Prepare, tmp_path: Path) 
     (aside,) = report(tmp_path / "out")["aside"]
     assert aside["reason"] == "empty mask"
     assert "end at 7 of 255: if that is a class, --person-value" in aside["detail"]
+
+
+def test_colours_are_no_mask(voc: Values, prepare: Prepare, tmp_path: Path) -> None:
+    """Classes drawn in colours are set aside; grey saved as RGB is read, with a little tint."""
+    tinted = np.repeat(np.asarray(drawn(PERSON))[..., None], 3, axis=2)
+    tinted[..., 1] ^= 3
+    masks = {
+        "colours": palette(voc).convert("RGB"),
+        "tinted": Image.fromarray(tinted),
+        "jpeg": as_jpeg(Image.fromarray(tinted), 75).convert("RGB"),
+        "grey": drawn(PERSON).convert("RGB"),
+    }
+    for seed, (name, mask) in enumerate(masks.items()):
+        save(photo(seed), tmp_path / f"images/{name}.png")
+        save(mask, tmp_path / f"masks/{name}.png")
+    folders = ("--images", tmp_path / "images", "--masks", tmp_path / "masks")
+    prepare(*folders, "--whole", "--out", tmp_path / "out")
+    (aside,) = report(tmp_path / "out")["aside"]
+    assert "colours.png: is coloured" in aside["detail"]
+    assert "--person-value" in aside["detail"]
+    for row in read_manifest(tmp_path / "out"):
+        assert np.mean(np.asarray(load_mask(row)) != np.asarray(drawn(PERSON))) < 0.001
+
+
+def smoothed(factor: int) -> Image.Image:
+    """A mask drawn larger and made smaller: the levels of its edges are few, and some are dark."""
+    large = drawn((20, 30, 200, 290), size=(240 * factor, 320 * factor))
+    large.paste(255, (31, 301, 31 + 50 * factor, 301 + 20 * factor))
+    return large.resize((240, 320), Image.Resampling.BOX)
+
+
+def as_jpeg(mask: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    mask.save(file, "JPEG", quality=quality)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        pytest.param(smoothed(3), id="smoothed, 3x3"),
+        pytest.param(smoothed(4), id="smoothed, 4x4"),
+        pytest.param(drawn(PERSON).filter(ImageFilter.GaussianBlur(9)), id="soft"),
+        pytest.param(Image.linear_gradient("L"), id="every level"),
+        *(
+            pytest.param(as_jpeg(drawn(PERSON), quality), id=f"JPEG {quality}")
+            for quality in (50, 75, 90, 97, 100)
+        ),
+        pytest.param(Image.fromarray(np.array([[0, 1, 2]] * 9, np.uint8)), id="0, 1, 2"),
+        pytest.param(drawn(PERSON).point(lambda level: 16 + 219 * level // 255), id="16 and 235"),
+    ],
+)
+def test_grey_levels_that_are_no_classes(mask: Image.Image) -> None:
+    """They are taken as they are."""
+    assert to_grey(mask, "x").tobytes() == mask.tobytes()
 
 
 def test_named_classes() -> None:

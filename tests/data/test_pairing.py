@@ -113,3 +113,32 @@ def test_one_picture_without_a_mask_names_the_nearest(tmp_path: Path) -> None:
     assert (
         "the nearest name is y2.png: if that is it, add --mask-name '{stem}2'" in problems["y.jpg"]
     )
+
+
+def test_a_mask_of_another_picture_is_not_offered(tmp_path: Path) -> None:
+    """Only masks without a picture are; if there are none, none is named."""
+    images = listed(tmp_path / "a", "x1.jpg", "x2.jpg")
+    masks = listed(tmp_path / "b", "x1.png")
+    assert found(images, masks)["x2.jpg"] == f"no mask of this name in {masks}"
+    listed(masks, "other.png")
+    assert "the nearest name is other.png" in found(images, masks)["x2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("template", "hint", "end"),
+    [
+        ("", ": if that is it, add --mask-name '{stem}_foo'", ""),
+        ("{stem}_bar", "", " by --mask-name '{stem}_bar'; correct it"),
+    ],
+    ids=["without", "with --mask-name"],
+)
+def test_no_mask_at_all(template: str, hint: str, end: str, tmp_path: Path) -> None:
+    """The error says in one sentence what the first picture lacks, in another that all do."""
+    images = listed(tmp_path / "i", "w0.jpg", "w1.jpg")
+    masks = listed(tmp_path / "m", "w0_foo.png", "w1_foo.png")
+    with pytest.raises(DataError) as raised:
+        found(images, masks, template)
+    assert str(raised.value) == (
+        f"{images / 'w0.jpg'}: no mask of this name in {masks}; the nearest name is "
+        f"w0_foo.png{hint}. No picture of {images} has a mask there{end}."
+    )
