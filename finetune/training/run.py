@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from u2net_human_plugin.u2net import U2Net
 from . import checkpoints
 from .batch import Batch, Batches
 from .config import FREE, TrainConfig, options
+from .config_file import RUN_FILE
 from .forgetting import Remembering
 
 LAST = "last.pt"
@@ -154,6 +156,17 @@ def saved_config(out: Path) -> TrainConfig | None:
             f"{twin}: does not describe a run ({type(error).__name__}: {error}); it belongs to "
             f"{LAST}, without which --resume cannot go on."
         ) from None
+
+
+def no_run(out: Path) -> DataError:
+    """The error of a run to go on with that is not in ``out``, with what starts one there."""
+    last, told = out / LAST, out / RUN_FILE
+    missing = last if not last.is_file() else last.with_suffix(".json")
+    remedy = "no run is there; see to --out, or start one with --manifest"
+    if told.is_file():
+        begin = shlex.join(["train", "--config", str(told), "--out", str(out)])
+        remedy = f"start the run that {RUN_FILE} describes with `{begin}`"
+    return DataError(f"no run to go on with in {out}: there is no {missing} yet; {remedy}.")
 
 
 def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,8 @@ def train(
         raise typer.BadParameter("--out is missing: where should checkpoints and logs go?")
     earlier = run.saved_config(given["out"]) if resume or finish else None
     if earlier is None and not given.get("manifests"):
+        if resume or finish:
+            raise run.no_run(given["out"])
         raise typer.BadParameter("--manifest is missing: what should be trained on?")
     settings = dataclasses.replace(earlier, **given) if earlier else TrainConfig(**given)
     if settings.batch_norm == "live" and settings.batch_size < 16:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +22,7 @@ from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.publishing.export import build
 from u2net_human_plugin.finetune.training import checkpoints
 from u2net_human_plugin.finetune.training.config import TrainConfig
-from u2net_human_plugin.finetune.training.config_file import read_config
+from u2net_human_plugin.finetune.training.config_file import read_config, write_config
 from u2net_human_plugin.finetune.training.loop import train
 from u2net_human_plugin.finetune.training.recipe import Recipe
 from u2net_human_plugin.finetune.training.run import DivergedError
@@ -152,9 +153,27 @@ def test_a_run_is_all_that_resume_needs(manifest: Path, tmp_path: Path) -> None:
     assert len(record["losses"]) == record["steps"] == 9
     expected = replace(config, epochs=3, save_every=2)
     assert TrainConfig.of_record(record["arguments"]) == expected
-    nothing = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "x"), "--resume"])
-    assert nothing.exit_code == 2
-    assert "--manifest" in nothing.output
+
+
+@pytest.mark.parametrize("go_on", ["--resume", "--finish"])
+def test_a_run_without_a_checkpoint_is_started_again(
+    manifest: Path, tmp_path: Path, go_on: str
+) -> None:
+    """The error offers what its run.toml, if there is one, is good for; that command works."""
+    out = tmp_path / "a run"
+    nothing = CliRunner().invoke(app, ["train", "--out", str(out), go_on])
+    assert nothing.exit_code == 1
+    expected = f"no run to go on with in {out}: there is no {out / 'last.pt'} yet; no run is there"
+    assert expected in nothing.output
+    config = replace(settings(manifest, out), validation_pictures=0, epoch_size=2)
+    write_config(config, out / "run.toml")
+    told = CliRunner().invoke(app, ["train", "--out", str(out), go_on])
+    assert told.exit_code == 1
+    begin = shlex.split(told.output.split("`")[1])
+    assert begin == ["train", "--config", str(out / "run.toml"), "--out", str(out)]
+    done = CliRunner().invoke(app, begin)
+    assert done.exit_code == 0, done.output
+    assert (out / "u2net_finetuned.pth").is_file()
 
 
 def test_a_run_leaves_a_file_that_tells_another_the_same(manifest: Path, tmp_path: Path) -> None:
