@@ -181,6 +181,11 @@ def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[
     for key, value in mine.items():
         if key == "epochs" and value > saved[key]:
             continue  # the schedule becomes longer; the learning rate is that of the new one
+        if key == "epochs" and value < saved[key]:
+            raise DataError(
+                f"{path}: was made with --epochs {saved[key]}, not {value}; a run can be made "
+                "longer, not shorter: give more epochs, or --finish to end it where it is."
+            )
         if key not in FREE and saved.get(key) != value:
             raise DataError(
                 f"{path}: was made with --{shown[key]} {saved.get(key)!r}, not {value!r}; resume "

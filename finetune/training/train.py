@@ -87,7 +87,8 @@ def train(
 
     keep_freed_memory()
 
-    from . import loop, run
+    from ..evaluation.run_report import result_of
+    from . import checkpoints, loop, run
     from .config_file import read_config
 
     given = (read_config(config) if config else {}) | _given(context, values)
@@ -105,7 +106,8 @@ def train(
     final = loop.train(settings, resume=resume, finish=finish, minutes=minutes)
     if final is None:
         raise typer.Exit(130)
-    typer.echo(f"{final}")
+    record = checkpoints.record_of(final)
+    typer.echo(f"{final}: {result_of(record)}" if record else f"{final}")
 
 
 def _given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:

@@ -144,11 +144,13 @@ def test_a_run_is_all_that_resume_needs(manifest: Path, tmp_path: Path) -> None:
     resume = ["train", "--out", str(tmp_path), "--resume"]
     fewer = CliRunner().invoke(app, [*resume, "--epochs", "1"])
     assert fewer.exit_code == 1
-    assert "last.pt: was made with --epochs 2, not 1" in fewer.output
+    assert "last.pt: was made with --epochs 2, not 1; a run can be made longer" in fewer.output
     other = CliRunner().invoke(app, [*resume, "--lr", "0.1"])
     assert "was made with --lr 0.0002, not 0.1" in other.output
     done = CliRunner().invoke(app, [*resume, "--epochs", "3", "--save-every", "2"])
     assert done.exit_code == 0, done.output
+    assert "complete" not in done.output
+    assert "the run is complete, with all its 9 steps" in CliRunner().invoke(app, resume).output
     record = json.loads((tmp_path / "last.json").read_text())
     assert len(record["losses"]) == record["steps"] == 9
     expected = replace(config, epochs=3, save_every=2)
@@ -173,7 +175,9 @@ def test_a_run_without_a_checkpoint_is_started_again(
     assert begin == ["train", "--config", str(out / "run.toml"), "--out", str(out)]
     done = CliRunner().invoke(app, begin)
     assert done.exit_code == 0, done.output
-    assert (out / "u2net_finetuned.pth").is_file()
+    result = "step 1, the last; nothing was measured"
+    assert done.output.splitlines()[-1] == f"{out / 'u2net_finetuned.pth'}: {result}"
+    assert f"result: {result}" in (out / "report.html").read_text("utf-8")
 
 
 def test_a_run_leaves_a_file_that_tells_another_the_same(manifest: Path, tmp_path: Path) -> None:
@@ -260,7 +264,8 @@ def test_a_run_that_gained_nothing_says_so(
     """The result then is what it started from; a run that gained says nothing."""
     config = replace(settings(manifest, tmp_path / "a"), lr=0.0, epoch_size=2)
     train(config)
-    assert "nothing was gained" in capsys.readouterr().out
+    note = "nothing was gained: no validation scored higher than the starting weights (0."
+    assert note in capsys.readouterr().out
 
     scores = iter([0.1, 0.2])
     with pytest.MonkeyPatch.context() as patch:
