@@ -29,6 +29,7 @@ from ..files import write_text
 from . import checkpoints
 from .batch import Batches
 from .batch_norm import calibrate
+from .checkpoints import LAST
 from .config import TrainConfig
 from .config_file import RUN_FILE, write_config
 from .dataset import Material
@@ -36,7 +37,7 @@ from .forgetting import Remembering, memory_loss
 from .full_decoder import fit_full_resolution
 from .losses import deep_supervision
 from .progress import progress
-from .run import BEST, LAST, Run, Supply, finite, lr_at, share_of
+from .run import BEST, Run, Supply, finite, lr_at, share_of
 from .start import bank_of, describe, groups, has_batch_norm, initial_network, saved_state
 from .stop import Stop, StopRequest
 from .training_rows import training_rows

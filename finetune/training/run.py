@@ -22,11 +22,11 @@ from u2net_human_plugin.u2net import U2Net
 
 from . import checkpoints
 from .batch import Batch, Batches
+from .checkpoints import LAST
 from .config import FREE, TrainConfig, options
 from .config_file import RUN_FILE
 from .forgetting import Remembering
 
-LAST = "last.pt"
 BEST = "best.pt"
 
 

@@ -15,10 +15,11 @@ from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_no
 from ..data.manifest import Row
 from . import checkpoints
 from .bank import Bank, decode
+from .checkpoints import LAST
 from .config import TrainConfig
 from .forgetting import HEAD_LR_FACTOR, Remembering, with_answers
 from .progress import progress
-from .run import LAST, no_run, resumable
+from .run import no_run, resumable
 from .training_rows import TrainingRow
 from .widen import widened
 
