@@ -106,8 +106,9 @@ def train(
     final = loop.train(settings, resume=resume, finish=finish, minutes=minutes)
     if final is None:
         raise typer.Exit(130)
-    record = checkpoints.record_of(final)
-    typer.echo(f"{final}: {result_of(record)}" if record else f"{final}")
+    if record := checkpoints.record_of(final):
+        typer.echo(f"result: {result_of(record)}")
+    typer.echo(f"{final}")
 
 
 def _given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
