@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import sys
 from typing import Any
@@ -25,6 +24,7 @@ from .evaluation.evaluate import evaluate
 from .evaluation.hair import hair
 from .evaluation.mattes import mattes
 from .evaluation.run_report import report
+from .files import FULL, NO_ROOM
 from .publishing.calibrate import calibrate
 from .publishing.card import card
 from .publishing.export import export
@@ -42,13 +42,10 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except (PluginError, OSError) as error:
             # An OSError without a file is a defect of the program, except for a full disk.
-            if (
-                isinstance(error, OSError)
-                and error.filename is None
-                and error.errno != errno.ENOSPC
-            ):
+            if isinstance(error, OSError) and error.filename is None and error.errno not in FULL:
                 raise
-            typer.echo(f"error: {error}", err=True)
+            unnamed = isinstance(error, OSError) and error.filename is None
+            typer.echo(f"error: {NO_ROOM if unnamed else error}", err=True)
             # 1 from prepare says that some pictures failed that may succeed the next time.
             raise typer.Exit(2 if ctx.invoked_subcommand == "prepare" else 1) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
 TEMPORARY = ".tmp"
 
 
+#: Error numbers of a disk, or of what a user may have on it, that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What their message says in place of the system's.
+NO_ROOM = "the disk is full; make room and give the command again"
+
+
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; rename it to ``path`` when the block succeeds.
 
     The temporary file is on the same file system and flushed to disk before the rename, so
     that a reader, also after a power cut, sees the old file or the whole new one. If the
-    block raises, the temporary file is removed and ``path`` is left as it was.
+    block raises, the temporary file is removed and ``path`` is left as it was; the error of a full
+    disk then names ``path``.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
@@ -32,6 +40,11 @@ def written_atomically(path: Path) -> Iterator[Path]:
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # What fails while writing, unlike while opening, does not name its file.
+        if error.errno in FULL:
+            raise OSError(error.errno, NO_ROOM, str(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -18,6 +18,8 @@ from typing import Any
 
 from u2net_human_plugin.errors import DataError
 
+from .files import NO_ROOM
+
 #: Seconds to wait for another process that is writing.
 _PATIENCE = 60.0
 
@@ -95,7 +97,7 @@ class Store:
             if "disk is full" in str(error):
                 raise OSError(
                     errno.ENOSPC,
-                    "the disk is full; make room and give the command again, it goes on",
+                    f"{NO_ROOM}, it goes on",
                     str(self.path),
                 ) from None
             remedy = "see to the folder's permissions and room"

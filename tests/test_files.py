@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         fail()
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_is_said_of_the_file(tmp_path: Path) -> None:
+    """The system's error of a write has no name."""
+
+    def fail() -> None:
+        with written_atomically(tmp_path / "file"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="the disk is full; make room") as caught:
+        fail()
+    assert caught.value.filename == str(tmp_path / "file")

@@ -34,15 +34,33 @@ def report(
     """Draw a training run's losses and scores: RUN/report.html."""
     file, record = _newest_record(run)
     write_text(run / REPORT, run_html(record, run.name))
-    best = max(record["history"], key=lambda entry: entry.get("score", 0), default=None)
+    best = _best(record)
     typer.echo(
         f"{run / REPORT}: {record['step']} of {record['steps']} steps, from {file.name}"
         + (f"; best score {best['score']:.4f} at step {best['step']}" if best else "")
     )
 
 
-def run_html(record: Mapping[str, Any], name: str) -> str:
-    """The page of a run's record, with its "losses" by step and its "history" of validations."""
+def result_of(record: Mapping[str, Any]) -> str:
+    """Which step's weights a run gives, in words."""
+    best = _best(record)
+    if best is None:
+        return f"step {record['step']}, the last; nothing was measured"
+    if best["step"] == 0:
+        return "the starting weights; nothing was gained"
+    return f"step {best['step']}, score {best['score']:.4f}"
+
+
+def _best(record: Mapping[str, Any]) -> dict[str, float] | None:
+    """The validation with the highest score, the first of equals, whose weights are best.pt."""
+    return max(record["history"], key=lambda entry: entry.get("score", 0), default=None)
+
+
+def run_html(record: Mapping[str, Any], name: str, finished: bool = False) -> str:
+    """The page of a run's record, with its "losses" by step and its "history" of validations.
+
+    ``finished`` says that a run has its result, although it may have been stopped.
+    """
     history = record["history"]
     keys = list(dict.fromkeys(key for entry in history for key in entry if key != "step"))
     charts = []
@@ -55,6 +73,8 @@ def run_html(record: Mapping[str, Any], name: str) -> str:
     facts = {key: value for key, value in record.items() if key not in ("losses", "history")}
     return template("run.html.jinja").render(
         name=name,
+        label="result" if finished or record["step"] >= record["steps"] else "result so far",
+        result=result_of(record),
         step=record["step"],
         steps=record["steps"],
         seconds=record["seconds"],

@@ -7,8 +7,11 @@ and the metrics so far. Both are written whole or not at all.
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -23,7 +26,12 @@ from u2net_human_plugin.errors import DataError, WeightsError
 from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
 
 from ..data.manifest import Row
-from ..files import written_atomically
+from ..files import FULL, written_atomically
+
+#: The newest state of a run, from which it goes on.
+LAST = "last.pt"
+#: Bytes; a disk on which a write failed with less than that free is full.
+_ROOM = 1 << 20
 
 
 def weight_average(network: nn.Module, decay: float) -> AveragedModel:
@@ -64,14 +72,28 @@ def save(path: Path, content: dict[str, Any], record: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as checkpoint, written_atomically(twin) as description:
-            torch.save(content, checkpoint)
+            _save(content, checkpoint)
             description.write_text(text, "utf-8", errors="backslashreplace")
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError when a disk is full
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno in FULL
+        reason = "the disk is full" if full else " ".join(str(error).split())[:200]
+        kept = "; what was there before is still there" if path.is_file() else ""
+        again = "go on with --resume" if path.with_name(LAST).is_file() else "start again"
         raise DataError(
-            f"{path}: cannot be written ({reason}); what was there before is still there. Make "
-            "room, or see to the folder's permissions, then go on with --resume."
+            f"{path}: cannot be written ({reason}){kept}. Make room, or see to the folder's "
+            f"permissions, then {again}."
         ) from None
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """torch.save, with the error of a full disk, which torch hides in one of its own."""
+    try:
+        torch.save(content, path)
+    except RuntimeError:
+        # Now, while what was written still takes the room.
+        if shutil.disk_usage(path.parent).free < _ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise
 
 
 def record_of(checkpoint: Path) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from ..files import write_text
 from . import checkpoints
 from .batch import Batches
 from .batch_norm import calibrate
+from .checkpoints import LAST
 from .config import TrainConfig
 from .config_file import RUN_FILE, write_config
 from .dataset import Material
@@ -36,7 +37,7 @@ from .forgetting import Remembering, memory_loss
 from .full_decoder import fit_full_resolution
 from .losses import deep_supervision
 from .progress import progress
-from .run import BEST, LAST, Run, Supply, finite, lr_at, share_of
+from .run import BEST, Run, Supply, finite, lr_at, share_of
 from .start import bank_of, describe, groups, has_batch_norm, initial_network, saved_state
 from .stop import Stop, StopRequest
 from .training_rows import training_rows
@@ -95,6 +96,11 @@ def train(
     )
     if saved is not None:
         run.restore(saved)
+        if run.step == run.total and (config.out / FINAL).is_file():
+            accelerator.print(
+                f"the run is complete, with all its {total} steps; "
+                f"--resume with more than --epochs {config.epochs} makes it longer"
+            )
     run.model, run.optimizer = accelerator.prepare(config.laid_out(model), optimizer)
     run.average.module.to(accelerator.device)
     supply = share_of(batches, config, accelerator)
@@ -194,8 +200,10 @@ def _validate(run: Run, sets: list[ValidationSet]) -> None:
     run.accelerator.print(f"step {run.step}  {shown}")
     run.accelerator.log({f"validation/{key}": value for key, value in results.items()}, run.step)
     _log_pictures(run, sets)
-    if results["score"] > run.best:
-        run.best = results["score"]
+    # As it is recorded: the history alone says which weights were kept.
+    score = run.history[-1]["score"]
+    if score > run.best:
+        run.best = score
         run.save(BEST)
 
 
@@ -226,12 +234,12 @@ def _finish(run: Run, supply: Supply, stop_request: StopRequest) -> Path:
     final = config.out / FINAL
     if run.accelerator.is_main_process:
         checkpoints.save(final, checkpoints.official_state(model), run.record())
-        write_text(config.out / REPORT, run_html(run.record(), config.out.name))
+        write_text(config.out / REPORT, run_html(run.record(), config.out.name, True))
     run.accelerator.wait_for_everyone()
     if run.history and max(run.history, key=lambda entry: entry["score"])["step"] == 0:
         run.accelerator.print(
-            f"note: nothing was gained: no validation came up to the starting weights' score of "
-            f"{run.best:.4f}, and these are the result"
+            "note: nothing was gained: no validation scored higher than the starting weights "
+            f"({run.best:.4f}), which are the result"
         )
     return final
 

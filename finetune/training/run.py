@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,11 @@ from u2net_human_plugin.u2net import U2Net
 
 from . import checkpoints
 from .batch import Batch, Batches
+from .checkpoints import LAST
 from .config import FREE, TrainConfig, options
+from .config_file import RUN_FILE
 from .forgetting import Remembering
 
-LAST = "last.pt"
 BEST = "best.pt"
 
 
@@ -156,6 +158,17 @@ def saved_config(out: Path) -> TrainConfig | None:
         ) from None
 
 
+def no_run(out: Path) -> DataError:
+    """The error of a run to go on with that is not in ``out``, with what starts one there."""
+    last, told = out / LAST, out / RUN_FILE
+    missing = last if not last.is_file() else last.with_suffix(".json")
+    remedy = "no run is there; see to --out, or start one with --manifest"
+    if told.is_file():
+        begin = shlex.join(["train", "--config", str(told), "--out", str(out)])
+        remedy = f"start the run that {RUN_FILE} describes with `{begin}`"
+    return DataError(f"no run to go on with in {out}: there is no {missing} yet; {remedy}.")
+
+
 def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a checkpoint that a run of ``config`` can go on from.
 
@@ -168,6 +181,11 @@ def resumable(path: Path, config: TrainConfig, data: Mapping[str, Any]) -> dict[
     for key, value in mine.items():
         if key == "epochs" and value > saved[key]:
             continue  # the schedule becomes longer; the learning rate is that of the new one
+        if key == "epochs" and value < saved[key]:
+            raise DataError(
+                f"{path}: was made with --epochs {saved[key]}, not {value}; a run can be made "
+                "longer, not shorter: give more epochs, or --finish to end it where it is."
+            )
         if key not in FREE and saved.get(key) != value:
             raise DataError(
                 f"{path}: was made with --{shown[key]} {saved.get(key)!r}, not {value!r}; resume "

@@ -15,10 +15,11 @@ from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_no
 from ..data.manifest import Row
 from . import checkpoints
 from .bank import Bank, decode
+from .checkpoints import LAST
 from .config import TrainConfig
 from .forgetting import HEAD_LR_FACTOR, Remembering, with_answers
 from .progress import progress
-from .run import LAST, resumable
+from .run import no_run, resumable
 from .training_rows import TrainingRow
 from .widen import widened
 
@@ -31,7 +32,7 @@ def saved_state(
     if wanted and last.is_file():
         return resumable(last, config, data)
     if finish:
-        raise DataError(f"{last}: no such file; there is no stopped run to finish.")
+        raise no_run(config.out)
     if last.is_file():
         raise DataError(
             f"{last}: a run is there already; add --resume to go on with it, or choose "

@@ -87,7 +87,8 @@ def train(
 
     keep_freed_memory()
 
-    from . import loop, run
+    from ..evaluation.run_report import result_of
+    from . import checkpoints, loop, run
     from .config_file import read_config
 
     given = (read_config(config) if config else {}) | _given(context, values)
@@ -95,6 +96,8 @@ def train(
         raise typer.BadParameter("--out is missing: where should checkpoints and logs go?")
     earlier = run.saved_config(given["out"]) if resume or finish else None
     if earlier is None and not given.get("manifests"):
+        if resume or finish:
+            raise run.no_run(given["out"])
         raise typer.BadParameter("--manifest is missing: what should be trained on?")
     settings = dataclasses.replace(earlier, **given) if earlier else TrainConfig(**given)
     if settings.batch_norm == "live" and settings.batch_size < 16:
@@ -103,6 +106,8 @@ def train(
     final = loop.train(settings, resume=resume, finish=finish, minutes=minutes)
     if final is None:
         raise typer.Exit(130)
+    if record := checkpoints.record_of(final):
+        typer.echo(f"result: {result_of(record)}")
     typer.echo(f"{final}")
 
 

@@ -50,9 +50,26 @@ def test_curves_of_the_loss_and_of_every_score(run):
     assert heights == sorted(heights)
     assert re.findall(r"<b>(.*?)</b>", text) == ["loss", "score", "photos iou"]
     assert "step 300: 0.575" in text
+    assert "<strong>result so far: step 900, score 0.7250</strong>" in text
     assert "&lt;mine&gt;" in text
     assert "<mine>" not in text
     assert not re.search(r"https?://|src=", text)
+
+
+@pytest.mark.parametrize(
+    ("scores", "result"),
+    [
+        ((0.2, 0.4004, 0.3), "step 60, score 0.4004"),
+        ((0.4, 0.4, 0.3), "the starting weights; nothing was gained"),
+        ((), "step 90, the last; nothing was measured"),
+    ],
+)
+def test_the_page_says_which_weights_are_the_result(scores, result):
+    """Not the last ones, if earlier ones were better."""
+    history = [{"step": 60 * n, "score": score} for n, score in enumerate(scores)]
+    record = {"step": 90, "steps": 120, "seconds": 1.0, "history": history, "losses": []}
+    assert f"<strong>result: {result}</strong>" in run_html(record, "run", finished=True)
+    assert f"result so far: {result}" in run_html(record, "run")
 
 
 def test_losses_that_are_not_finite_leave_a_gap():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from u2net_human_plugin.errors import DataError
 from u2net_human_plugin.finetune.training import checkpoints
 from u2net_human_plugin.finetune.training.checkpoints import official_state, weight_average
 from u2net_human_plugin.u2net import U2Net
@@ -59,3 +61,26 @@ def test_official_state_is_complete() -> None:
     """Also that of a network that was trained without its full-resolution parts."""
     state = official_state(U2Net("lite", "half"))
     U2Net("lite", "full").load_state_dict(state, strict=True)
+
+
+@pytest.mark.parametrize("free", [0, 1 << 40])
+def test_a_failed_write_says_why_and_what_is_left(
+    free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is called so, which torch does not; --resume is offered if it can go on."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    reason = "the disk is full" if free == 0 else r"\[enforce fail .*"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fail)
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        first = rf"last\.pt: cannot be written \({reason}\)\. Make .*, then start again"
+        with pytest.raises(DataError, match=first):
+            checkpoints.save(tmp_path / "last.pt", {}, {})
+        (tmp_path / "last.pt").touch()
+        later = rf"\({reason}\); what was there before is still there\. .* go on with --resume"
+        with pytest.raises(DataError, match=later):
+            checkpoints.save(tmp_path / "last.pt", {}, {})

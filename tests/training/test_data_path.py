@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +22,7 @@ from u2net_human_plugin.finetune.__main__ import app
 from u2net_human_plugin.finetune.publishing.export import build
 from u2net_human_plugin.finetune.training import checkpoints
 from u2net_human_plugin.finetune.training.config import TrainConfig
-from u2net_human_plugin.finetune.training.config_file import read_config
+from u2net_human_plugin.finetune.training.config_file import read_config, write_config
 from u2net_human_plugin.finetune.training.loop import train
 from u2net_human_plugin.finetune.training.recipe import Recipe
 from u2net_human_plugin.finetune.training.run import DivergedError
@@ -143,18 +144,41 @@ def test_a_run_is_all_that_resume_needs(manifest: Path, tmp_path: Path) -> None:
     resume = ["train", "--out", str(tmp_path), "--resume"]
     fewer = CliRunner().invoke(app, [*resume, "--epochs", "1"])
     assert fewer.exit_code == 1
-    assert "last.pt: was made with --epochs 2, not 1" in fewer.output
+    assert "last.pt: was made with --epochs 2, not 1; a run can be made longer" in fewer.output
     other = CliRunner().invoke(app, [*resume, "--lr", "0.1"])
     assert "was made with --lr 0.0002, not 0.1" in other.output
     done = CliRunner().invoke(app, [*resume, "--epochs", "3", "--save-every", "2"])
     assert done.exit_code == 0, done.output
+    assert "complete" not in done.output
+    assert "the run is complete, with all its 9 steps" in CliRunner().invoke(app, resume).output
     record = json.loads((tmp_path / "last.json").read_text())
     assert len(record["losses"]) == record["steps"] == 9
     expected = replace(config, epochs=3, save_every=2)
     assert TrainConfig.of_record(record["arguments"]) == expected
-    nothing = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "x"), "--resume"])
-    assert nothing.exit_code == 2
-    assert "--manifest" in nothing.output
+
+
+@pytest.mark.parametrize("go_on", ["--resume", "--finish"])
+def test_a_run_without_a_checkpoint_is_started_again(
+    manifest: Path, tmp_path: Path, go_on: str
+) -> None:
+    """The error offers what its run.toml, if there is one, is good for; that command works."""
+    out = tmp_path / "a run"
+    nothing = CliRunner().invoke(app, ["train", "--out", str(out), go_on])
+    assert nothing.exit_code == 1
+    expected = f"no run to go on with in {out}: there is no {out / 'last.pt'} yet; no run is there"
+    assert expected in nothing.output
+    config = replace(settings(manifest, out), validation_pictures=0, epoch_size=2)
+    write_config(config, out / "run.toml")
+    told = CliRunner().invoke(app, ["train", "--out", str(out), go_on])
+    assert told.exit_code == 1
+    begin = shlex.split(told.output.split("`")[1])
+    assert begin == ["train", "--config", str(out / "run.toml"), "--out", str(out)]
+    done = CliRunner().invoke(app, begin)
+    assert done.exit_code == 0, done.output
+    result = "step 1, the last; nothing was measured"
+    last = [f"result: {result}", str(out / "u2net_finetuned.pth")]
+    assert done.output.splitlines()[-2:] == last
+    assert f"result: {result}" in (out / "report.html").read_text("utf-8")
 
 
 def test_a_run_leaves_a_file_that_tells_another_the_same(manifest: Path, tmp_path: Path) -> None:
@@ -241,7 +265,8 @@ def test_a_run_that_gained_nothing_says_so(
     """The result then is what it started from; a run that gained says nothing."""
     config = replace(settings(manifest, tmp_path / "a"), lr=0.0, epoch_size=2)
     train(config)
-    assert "nothing was gained" in capsys.readouterr().out
+    note = "nothing was gained: no validation scored higher than the starting weights (0."
+    assert note in capsys.readouterr().out
 
     scores = iter([0.1, 0.2])
     with pytest.MonkeyPatch.context() as patch:

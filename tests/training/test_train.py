@@ -181,7 +181,7 @@ def test_stopped_run_can_be_finished(data: Path, tmp_path: Path) -> None:
     arguments = command(data, tmp_path, *rest)
     missing = run([*arguments, "--finish"])
     assert missing.returncode == 1
-    assert f"{tmp_path / 'last.pt'}: no such file" in missing.stderr
+    assert f"there is no {tmp_path / 'last.pt'} yet" in missing.stderr
     assert run([*arguments, "--minutes", "0.001"]).returncode == 130
     steps = len(losses(tmp_path))
     assert run([*arguments, "--finish"]).returncode == 0
