@@ -22,7 +22,7 @@ TEMPORARY = ".tmp"
 #: Error numbers of a disk, or of what a user may have on it, that is full.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What their message says in place of the system's.
-NO_ROOM = "the disk is full; make room and give the command again"
+NO_ROOM = "the disk is full; make room"
 
 
 @contextmanager

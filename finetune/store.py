@@ -97,7 +97,7 @@ class Store:
             if "disk is full" in str(error):
                 raise OSError(
                     errno.ENOSPC,
-                    f"{NO_ROOM}, it goes on",
+                    f"{NO_ROOM} and give the command again, it goes on",
                     str(self.path),
                 ) from None
             remedy = "see to the folder's permissions and room"

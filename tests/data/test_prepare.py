@@ -531,7 +531,7 @@ def test_a_full_disk_ends_the_run_cleanly(
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)
         result = prepare(*pairs, code=1)
-    assert "No space left on device" in result.output
+    assert "the disk is full; make room" in result.output
     assert not list((out / "cutouts").iterdir())
     assert not (out / "manifest.jsonl").exists()
     prepare(*pairs)
