@@ -87,7 +87,7 @@ def _model() -> Any:
     # A forked child must not use a model whose threads stayed in the parent.
     key = (os.getpid(), os.environ.get(ENVIRONMENT_VARIABLE, ""))
     if key not in _models:
-        remedy = f"give a local file of YOLOv8 weights in {ENVIRONMENT_VARIABLE}"
+        remedy = f"give a local file of YOLOv8 weights, as yolov8n.pt, in {ENVIRONMENT_VARIABLE}"
         _models[key] = load_yolo(str(weights_file()), remedy)
     return _models[key]
 
@@ -120,8 +120,8 @@ def load_yolo(weights: str, remedy: str) -> Any:
     yolo = import_yolo()
     try:
         model = yolo(str(Path(weights).expanduser()))
-        if isinstance(model.model, str):  # it has only kept the name, and would fail later
-            raise TypeError("no PyTorch weights, whose names end with .pt")
+        if isinstance(model.model, str):  # no .pt: read with its first picture
+            model.predict(np.zeros((32, 32, 3), np.uint8), verbose=False, save=False)
         return model
     except Exception as error:  # noqa: BLE001 - download, file and pickle errors vary
         reason = " ".join(str(error).split())[:200]

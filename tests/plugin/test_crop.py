@@ -460,6 +460,42 @@ def test_yolo_weights_that_are_none(
     assert "U2NET_HUMAN_YOLO_WEIGHTS" in error
 
 
+EXPORTED = """
+import os, shutil, sys
+import numpy as np
+from PIL import Image
+from u2net_human_plugin import yolo
+shutil.copy(sys.argv[1], "people.pt")
+exported = yolo.import_yolo()("people.pt").export(format="onnx", dynamic=True, simplify=False)
+from ultralytics.utils import ASSETS
+found = []
+for os.environ["U2NET_HUMAN_YOLO_WEIGHTS"] in "people.pt", exported:
+    yolo.preload()
+    found.append(yolo.find_people(Image.open(ASSETS / "bus.jpg").convert("RGB"))[0])
+np.testing.assert_allclose(*found, atol=2)
+"""
+
+
+@pytest.mark.process
+def test_yolo_weights_may_be_exported(
+    yolo_weights: Path, new_user: dict[str, str], tmp_path: Path
+) -> None:
+    """What ultralytics reads only with its first picture finds the same people."""
+    pytest.importorskip("onnx", reason="needs the extra `train`")
+    script = tmp_path / "exported.py"
+    script.write_text(EXPORTED)
+    done = subprocess.run(
+        [sys.executable, script, yolo_weights],
+        cwd=tmp_path,
+        env=new_user,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 DOWNLOAD = """
 import os, shutil, sys
 from pathlib import Path
