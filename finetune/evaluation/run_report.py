@@ -34,7 +34,7 @@ def report(
     """Draw a training run's losses and scores: RUN/report.html."""
     file, record = _newest_record(run)
     write_text(run / REPORT, run_html(record, run.name))
-    best = _best(record)
+    best = best_validation(record["history"])
     typer.echo(
         f"{run / REPORT}: {record['step']} of {record['steps']} steps, from {file.name}"
         + (f"; best score {best['score']:.4f} at step {best['step']}" if best else "")
@@ -43,7 +43,7 @@ def report(
 
 def result_of(record: Mapping[str, Any]) -> str:
     """Which step's weights a run gives, in words."""
-    best = _best(record)
+    best = best_validation(record["history"])
     if best is None:
         return f"step {record['step']}, the last; nothing was measured"
     if best["step"] == 0:
@@ -51,9 +51,9 @@ def result_of(record: Mapping[str, Any]) -> str:
     return f"step {best['step']}, score {best['score']:.4f}"
 
 
-def _best(record: Mapping[str, Any]) -> dict[str, float] | None:
-    """The validation with the highest score, the first of equals, whose weights are best.pt."""
-    return max(record["history"], key=lambda entry: entry.get("score", 0), default=None)
+def best_validation(history: Sequence[dict[str, float]]) -> dict[str, float] | None:
+    """The one with the highest score, the first of equals, whose weights are best.pt."""
+    return max(history, key=lambda entry: entry.get("score", 0), default=None)
 
 
 def run_html(record: Mapping[str, Any], name: str, finished: bool = False) -> str:

@@ -24,7 +24,7 @@ from u2net_human_plugin.checkpoint import load_checkpoint
 
 from ..data.manifest import read_manifest
 from ..data.splits import in_split
-from ..evaluation.run_report import REPORT, run_html
+from ..evaluation.run_report import REPORT, best_validation, run_html
 from ..files import write_text
 from . import checkpoints
 from .batch import Batches
@@ -236,7 +236,8 @@ def _finish(run: Run, supply: Supply, stop_request: StopRequest) -> Path:
         checkpoints.save(final, checkpoints.official_state(model), run.record())
         write_text(config.out / REPORT, run_html(run.record(), config.out.name, True))
     run.accelerator.wait_for_everyone()
-    if run.history and max(run.history, key=lambda entry: entry["score"])["step"] == 0:
+    chosen = best_validation(run.history)
+    if chosen and chosen["step"] == 0:
         run.accelerator.print(
             "note: nothing was gained: no validation scored higher than the starting weights "
             f"({run.best:.4f}), which are the result"
