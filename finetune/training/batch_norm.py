@@ -13,11 +13,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from u2net_human_plugin.u2net import ConvBlock, U2Net, unfold_batch_norm
+from u2net_human_plugin.u2net import ConvBlock, Net, unfold_batch_norm
 
 
 @torch.no_grad()
-def calibrate(model: U2Net, images: Iterable[Tensor]) -> U2Net:
+def calibrate(model: Net, images: Iterable[Tensor]) -> Net:
     """Set every layer's running statistics to those of ``images``, in place.
 
     Scale and shift change accordingly, so that the network computes the same function in ``eval``

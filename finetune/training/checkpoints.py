@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from u2net_human_plugin.errors import DataError, WeightsError
-from u2net_human_plugin.u2net import U2Net, unfold_batch_norm
+from u2net_human_plugin.u2net import SaliencyNetwork, unfold_batch_norm
 
 from ..data.manifest import Row
 from ..files import FULL, written_atomically
@@ -53,7 +53,7 @@ def weight_average(network: nn.Module, decay: float) -> AveragedModel:
     return average.eval().requires_grad_(False)
 
 
-def official_state(model: U2Net) -> dict[str, Tensor]:
+def official_state(model: SaliencyNetwork) -> dict[str, Tensor]:
     """A complete state dict with the official keys, on the CPU; ``model`` is left alone."""
     return unfold_batch_norm(copy.deepcopy(model).cpu()).state_dict()
 

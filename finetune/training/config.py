@@ -45,10 +45,10 @@ class TrainConfig:
         Path | None, typer.Option(help="Starting weights: .pth (official, ours) or official .onnx.")
     ] = None
     variant: Annotated[
-        Variant,
+        Literal[Variant, "semantic"],
         typer.Option(
-            help="full (44.0 M), wide (6.7 M) or lite (1.13 M parameters). wide starts from lite "
-            "weights, too."
+            help="U²-Net: full (44.0 M), wide (6.7 M) or lite (1.13 M parameters); wide starts "
+            "from lite weights, too. Or semantic (4.1 M), which starts from EfficientNet-Lite1."
         ),
     ] = "lite"
     decoder: Annotated[

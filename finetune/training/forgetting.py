@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor, nn
 
-from u2net_human_plugin.u2net import U2Net
+from u2net_human_plugin.u2net import SaliencyNetwork, U2Net
 
 from ..files import TEMPORARY, file_sha256
 from .bank import Bank, mapped
@@ -79,7 +79,7 @@ def memory_loss(logits: Tensor, before: Tensor, weight: Tensor) -> Tensor:
 @torch.inference_mode()
 def with_answers(
     bank: Bank,
-    network: U2Net,
+    network: SaliencyNetwork,
     weights: Path,
     size: int,
     device: torch.device,

@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 
 from u2net_human_plugin.checkpoint import load_checkpoint
+from u2net_human_plugin.u2net import U2Net
 
 from ..data.manifest import read_manifest
 from ..data.splits import in_split
@@ -33,12 +34,20 @@ from .checkpoints import LAST
 from .config import TrainConfig
 from .config_file import RUN_FILE, write_config
 from .dataset import Material
-from .forgetting import Remembering, memory_loss
+from .forgetting import memory_loss
 from .full_decoder import fit_full_resolution
 from .losses import deep_supervision
 from .progress import progress
 from .run import BEST, Run, Supply, finite, lr_at, share_of
-from .start import bank_of, describe, groups, has_batch_norm, initial_network, saved_state
+from .start import (
+    bank_of,
+    describe,
+    groups,
+    has_batch_norm,
+    initial_network,
+    saved_state,
+    with_memory,
+)
 from .stop import Stop, StopRequest
 from .training_rows import training_rows
 from .validation import ValidationSet, predict, validate, validation_sets
@@ -86,7 +95,7 @@ def train(
     if config.batch_norm == "live" and not has_batch_norm(network):
         pictures = batches.draw(0, 32, config.size).image.cpu()
         calibrate(network, torch.split(pictures, config.batch_size))
-    model = Remembering(network) if config.remember else network
+    model = with_memory(network, config)
     optimizer = torch.optim.Adam(groups(model, config), lr=config.lr)
     epoch = config.epoch_size or sum(row.kind in ("photo", "cutout") for row in chosen)
     total = config.epochs * math.ceil(epoch / config.batch_size)
@@ -134,11 +143,7 @@ def train(
 
 def _loop(run: Run, supply: Supply, sets: list[ValidationSet], stop_request: StopRequest) -> None:
     config, accelerator = run.config, run.accelerator
-    encoder = [
-        parameter
-        for name, parameter in run.network.named_parameters()
-        if name.startswith("stage") and not name.split(".")[0].endswith("d")
-    ]
+    encoder = list(run.network.encoder())
     thawing = round(config.freeze_encoder * run.total)
     if not run.history and sets:
         _validate(run, sets)  # the starting weights
@@ -229,7 +234,7 @@ def _finish(run: Run, supply: Supply, stop_request: StopRequest) -> Path:
     run.accelerator.wait_for_everyone()  # the main process may still be writing it
     best = BEST if run.history else LAST  # without history nothing was ever measured
     model = load_checkpoint(config.out / best, config.decoder)
-    if config.decoder == "half" and config.full_decoder_steps:
+    if isinstance(model, U2Net) and config.decoder == "half" and config.full_decoder_steps:
         fit_full_resolution(run, model, supply, stop_request)
     final = config.out / FINAL
     if run.accelerator.is_main_process:

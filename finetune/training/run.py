@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from u2net_human_plugin.errors import DataError, PluginError
-from u2net_human_plugin.u2net import U2Net
+from u2net_human_plugin.u2net import SaliencyNetwork
 
 from . import checkpoints
 from .batch import Batch, Batches
@@ -84,11 +84,11 @@ class Run:
     seconds: float = 0.0
 
     @property
-    def network(self) -> U2Net:
+    def network(self) -> SaliencyNetwork:
         """The network that is trained, without its wrappers."""
         model = self.accelerator.unwrap_model(self.model)
         network = model.network if isinstance(model, Remembering) else model
-        assert isinstance(network, U2Net)
+        assert isinstance(network, SaliencyNetwork)
         return network
 
     def record(self) -> dict[str, Any]:

@@ -10,7 +10,13 @@ from torch import nn
 
 from u2net_human_plugin.checkpoint import load_checkpoint
 from u2net_human_plugin.errors import DataError
-from u2net_human_plugin.u2net import FULL_RESOLUTION_PARTS, U2Net, fold_batch_norm
+from u2net_human_plugin.semantic import SemanticNet
+from u2net_human_plugin.u2net import (
+    FULL_RESOLUTION_PARTS,
+    SaliencyNetwork,
+    U2Net,
+    fold_batch_norm,
+)
 
 from ..data.manifest import Row
 from . import checkpoints
@@ -22,6 +28,9 @@ from .progress import progress
 from .run import no_run, resumable
 from .training_rows import TrainingRow
 from .widen import widened
+
+#: The learning rate of a semantic network's encoder, which knows ImageNet, as a share of --lr.
+ENCODER_LR_FACTOR = 0.25
 
 
 def saved_state(
@@ -41,33 +50,51 @@ def saved_state(
     return None
 
 
-def initial_network(config: TrainConfig) -> U2Net:
+def initial_network(config: TrainConfig) -> SaliencyNetwork:
     """The network before its first step.
 
     Raises:
-        DataError: the weights are of another variant.
-        WeightsError: they are not those of a U²-Net.
+        DataError: the weights are of another variant, or --remember is not for this one.
+        WeightsError: they are not those of such a network.
     """
+    network: SaliencyNetwork
     if config.init is None:
-        network = U2Net(config.variant, config.decoder)
+        network = (
+            SemanticNet() if config.variant == "semantic" else U2Net(config.variant, config.decoder)
+        )
     else:
-        network = load_checkpoint(config.init, config.decoder)
-        if network.variant == "lite" and config.variant == "wide":
-            network = widened(network, config.variant, config.decoder)
+        network = load_checkpoint(config.init, config.decoder, classifiers=True)
+        if isinstance(network, U2Net) and (network.variant, config.variant) == ("lite", "wide"):
+            network = widened(network, "wide", config.decoder)
         if network.variant != config.variant:
             raise DataError(
-                f"{config.init}: holds the {network.variant} U²-Net but --variant is "
+                f"{config.init}: holds the {network.variant} network but --variant is "
                 f"{config.variant}; name the variant that the weights belong to."
             )
     if config.batch_norm == "frozen":
         fold_batch_norm(network)
-    if config.decoder == "half":
+    if isinstance(network, U2Net) and config.decoder == "half":
         for name in FULL_RESOLUTION_PARTS:
             network.get_submodule(name).requires_grad_(False)
     return network
 
 
-def has_batch_norm(network: U2Net) -> bool:
+def with_memory(network: SaliencyNetwork, config: TrainConfig) -> nn.Module:
+    """The network, with the second head that --remember asks for.
+
+    Raises:
+        DataError: it has no place for one.
+    """
+    if config.remember is None:
+        return network
+    if not isinstance(network, U2Net):
+        raise DataError(
+            f"--remember is for U²-Net, not for --variant {config.variant}; leave it out."
+        )
+    return Remembering(network)
+
+
+def has_batch_norm(network: SaliencyNetwork) -> bool:
     """Whether it has batch normalisation that is not folded."""
     return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
@@ -76,7 +103,13 @@ def groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Parameter groups; "factor" is the ratio of their learning rate to --lr."""
     network = model.network if isinstance(model, Remembering) else model
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": trained, "factor": 1.0, "lr": config.lr}]
+    groups: list[dict[str, Any]] = []
+    if isinstance(network, SemanticNet):
+        encoder = list(network.encoder())
+        groups.append({"params": encoder, "factor": ENCODER_LR_FACTOR})
+        known = set(map(id, encoder))
+        trained = [parameter for parameter in trained if id(parameter) not in known]
+    groups.append({"params": trained, "factor": 1.0, "lr": config.lr})
     if isinstance(model, Remembering):
         groups.append({"params": list(model.head.parameters()), "factor": HEAD_LR_FACTOR})
     return groups

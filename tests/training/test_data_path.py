@@ -27,6 +27,7 @@ from u2net_human_plugin.finetune.training.loop import train
 from u2net_human_plugin.finetune.training.recipe import Recipe
 from u2net_human_plugin.finetune.training.run import DivergedError
 from u2net_human_plugin.finetune.training.validation import validate
+from u2net_human_plugin.semantic import SemanticNet
 from u2net_human_plugin.u2net import U2Net
 
 
@@ -102,7 +103,7 @@ def test_wide_learns_from_lite_weights_and_remembers_them(
     onward = replace(settings(manifest, tmp_path / "on"), variant="wide", init=final, epoch_size=2)
     assert train(onward) is not None
     assert not (tmp_path / "on" / "pictures").exists()
-    with pytest.raises(DataError, match="holds the wide U²-Net but --variant is lite"):
+    with pytest.raises(DataError, match="holds the wide network but --variant is lite"):
         train(replace(onward, out=tmp_path / "x", variant="lite"))
     assert build(final, tmp_path)["decoder"] == "half"
 
@@ -308,3 +309,23 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> No
     assert path.read_bytes() == before
     assert json.loads(path.with_suffix(".json").read_text()) == {"step": 1}
     assert {file.name for file in tmp_path.iterdir()} == {"last.pt", "last.json"}
+
+
+def test_a_semantic_network_learns(manifest: Path, tmp_path: Path) -> None:
+    """All of it, its encoder at a quarter of --lr; it goes on as such, and cannot remember."""
+    config = replace(settings(manifest, tmp_path / "run"), variant="semantic", lr=1e-3)
+    final = train(config)
+    assert final is not None
+    state = torch.load(final, weights_only=True)
+    SemanticNet().load_state_dict(state, strict=True)
+    optimizer = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["optimizer"]
+    assert [group["factor"] for group in optimizer["param_groups"]] == [0.25, 1.0]
+    onward = replace(config, out=tmp_path / "on", init=final, epoch_size=4)
+    assert train(onward) is not None
+    trained = torch.load(tmp_path / "on" / "last.pt", weights_only=True)["raw"]
+    assert not any(torch.equal(state[key], trained[key]) for key in state if "weight" in key)
+    with pytest.raises(DataError, match="--remember is for U²-Net, not for --variant semantic"):
+        train(replace(config, out=tmp_path / "x", remember=final))
+    with pytest.raises(DataError, match="holds the semantic network but --variant is lite"):
+        train(replace(onward, out=tmp_path / "y", variant="lite"))
+    assert build(final, tmp_path)["variant"] == "semantic"
