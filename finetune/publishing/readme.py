@@ -62,7 +62,8 @@ def render_front(
     if official := next((r["models"]["before"].get("bytes") for r in against), None):
         size += f"; `u2netp`: {official / 1e6:.1f} MB"
     lines = {
-        "What": f"a U²-Net fine-tuned on people, as the model `{weights.MODEL_NAME}` inside rembg "
+        "What": "a U²-Net fine-tuned on people, beside a small network that knows what things are, "
+        f"as the model `{weights.MODEL_NAME}` inside rembg "
         "and transparent-background: their own commands and functions, unmodified",
         "How good": "<br>".join(_how_good(against)) or "not measured yet",
         "How fast": "<br>".join([*_how_fast(benchmark), *_on_small_figures(crops)])
