@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image
 
 from u2net_human_plugin.network import load_onnx, load_torch
-from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.weights import MODEL_NAME, bundled
 
 from .plugin import SIZES
@@ -46,9 +45,9 @@ def measure(rounds: int) -> dict[str, Any]:
     """
     ours, theirs = _removers()
     figures: dict[str, Any] = {}
-    for label, size in SIZES.items():
+    for label, size_wh in SIZES.items():
         noise = np.random.default_rng(0).integers(0, 256, (31, 41, 3), np.uint8)
-        picture = Image.fromarray(noise).resize(size)
+        picture = Image.fromarray(noise).resize(size_wh)
         figures[label] = _in_turn(
             rounds,
             fast=partial(theirs.process, picture, type="map"),
@@ -56,8 +55,9 @@ def measure(rounds: int) -> dict[str, Any]:
         )
         _say(f"process {label}", figures[label], "fast", "ours")
 
-    batch = np.random.default_rng(0).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
     by_onnxruntime = load_onnx(bundled(), ["CPUExecutionProvider"])
+    size = by_onnxruntime.settings.size
+    batch = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
     by_torch = load_torch(bundled())
     traced = load_torch(bundled(), traced=True)
     figures["network"] = _in_turn(
