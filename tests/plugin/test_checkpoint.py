@@ -169,7 +169,7 @@ def incomplete(path: Path) -> str:
     state = U2Net("lite").state_dict()
     del state["outconv.bias"]
     torch.save(state, path)
-    return r"lite U²-Net but does not fit.*outconv\.bias"
+    return r"lite network but does not fit.*outconv\.bias"
 
 
 def wrong_shapes(path: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy
 import PIL
 import pytest
+from places import bundled_size
 
 import u2net_human_plugin
 from u2net_human_plugin import doctor, speed, weights
@@ -34,7 +35,7 @@ def test_nothing_wrong(launch):
     assert "active" in lines["start-up"]
     assert "bundled" in lines["weights"]
     assert "matches" in lines["weights"]
-    assert "size 384, haze" in lines["settings"]
+    assert f"size {bundled_size()}, haze" in lines["settings"]
     assert "in use: " in lines["onnxruntime"]
     assert " s for 1 megapixel in one look, " in lines["speed"]
 

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from places import LITE
+from places import LITE, bundled_size
 
 from u2net_human_plugin.errors import WeightsError
 from u2net_human_plugin.finetune.files import written_atomically
 from u2net_human_plugin.network import load_onnx
-from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.weights import WeightsFile, bundled
 
 Launch = Callable[..., "subprocess.CompletedProcess[Any]"]
@@ -54,7 +53,7 @@ def test_weights_that_are_something_else(own: Path) -> None:
 def test_weights_replaced_while_running(own: Path) -> None:
     """Who has the old network keeps it; who asks anew gets the new one; then the old is freed."""
     weights = WeightsFile(own, "given")
-    batch = np.zeros((1, 3, SIZE, SIZE), np.float32)
+    batch = np.zeros((1, 3, bundled_size(), bundled_size()), np.float32)
     old = load_onnx(weights)
     before = old(batch)
     content = own.read_bytes()

@@ -9,12 +9,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from places import bundled_size
 
 from u2net_human_plugin.device import network_for
 from u2net_human_plugin.errors import BrokenExtraError, MissingExtraError, WeightsError
 from u2net_human_plugin.network import OnnxNetwork, default_providers, load_onnx, load_torch
-from u2net_human_plugin.preprocess import SIZE
 from u2net_human_plugin.weights import ENVIRONMENT_VARIABLE, WeightsFile, bundled, find_weights
+
+#: Of the bundled network.
+SIZE = bundled_size()
 
 
 def batch(images: int = 1, seed: int = 0) -> np.ndarray:
@@ -91,7 +94,7 @@ def test_no_onnx(content, tmp_path):
 
 
 def test_bundled_network():
-    """The bundled file takes SIZE x SIZE pixels, any batch, and answers in 0…1."""
+    """The bundled file takes the size of its settings, any batch, and answers in 0…1."""
     network = load_onnx(bundled())
     assert network.size == SIZE
     alphas = network(batch(2))

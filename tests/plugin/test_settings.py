@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
-from places import LITE
+from places import LITE, bundled_size
 from red import red_network
 
 from u2net_human_plugin import doctor
@@ -23,7 +23,10 @@ from u2net_human_plugin.segmenter import HumanSegmenter
 from u2net_human_plugin.settings import Settings, settings_of, stored_settings
 from u2net_human_plugin.weights import WeightsFile, bundled
 
-OTHER = Settings(size=384, haze=0.05, sure=0.98, floor=0.7, margin=0.3, licence="CC0-1.0, für alle")
+#: With the size that the bundled file, whose copies the tests change, fixes.
+OTHER = Settings(
+    size=bundled_size(), haze=0.05, sure=0.98, floor=0.7, margin=0.3, licence="CC0-1.0, für alle"
+)
 
 
 def with_metadata(path: Path, settings: str) -> Path:

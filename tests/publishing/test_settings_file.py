@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import onnx
 import pytest
-from places import LITE
+from places import LITE, bundled_size
 
 from u2net_human_plugin import weights
 from u2net_human_plugin.errors import WeightsError
@@ -20,7 +20,9 @@ from u2net_human_plugin.network import OnnxNetwork
 from u2net_human_plugin.settings import Settings, stored_settings
 from u2net_human_plugin.weights import WeightsFile, bundled
 
-OTHER = Settings(haze=0.05, floor=0.7, licence="CC0-1.0")
+#: What the bundled file, whose copies the tests change, fixes.
+SIZE = bundled_size()
+OTHER = Settings(size=SIZE, haze=0.05, floor=0.7, licence="CC0-1.0")
 NAME = weights.MODEL_NAME
 
 
@@ -40,7 +42,7 @@ def test_an_onnx_file_answers_as_before(file):
     assert len(after.metadata_props) == len(kept) + 1
     assert kept == [entry for entry in before.metadata_props if entry.key != "settings"]
     assert after.graph == before.graph
-    batch = np.random.default_rng(0).normal(size=(1, 3, 384, 384)).astype(np.float32)
+    batch = np.random.default_rng(0).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
     old, new = OnnxNetwork(bundled()), OnnxNetwork(WeightsFile(file, "given"))
     assert (old(batch) == new(batch)).all()
     assert new.settings == OTHER
@@ -49,7 +51,7 @@ def test_an_onnx_file_answers_as_before(file):
 def test_the_size_that_the_file_fixes_is_stored(file):
     """Whatever the settings say of it."""
     store_settings(file, Settings(size=320, floor=0.7))
-    assert stored_settings(file) == Settings(size=384, floor=0.7)
+    assert stored_settings(file) == Settings(size=SIZE, floor=0.7)
 
 
 def test_a_checksum_beside_the_file_follows(file):
